@@ -1,0 +1,27 @@
+"""LSTM, GRU and RNN for PyTorch that a user swaps in by changing one word."""
+
+from . import functional
+from .cell_modules import GRUCell, LSTMCell, RNNCell
+from .conversion import convert, patch, patched, restore, unpatch
+from .dispatch import use_engine
+from .explanation import Explanation, explain
+from .modules import GRU, LSTM, RNN
+
+__version__ = "0.1.0"
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Explanation",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "convert",
+    "explain",
+    "functional",
+    "patch",
+    "patched",
+    "restore",
+    "unpatch",
+    "use_engine",
+]

@@ -1,0 +1,196 @@
+"""One layer in one direction on a CPU: the loop forward, and back-propagation through time.
+
+What makes it fast, in the order of what it gains: the backward pass is written by hand, so there is
+no graph of T nodes and the weight gradients are a few large products; no step allocates or makes a
+view; the work goes through time in chunks that stay in the cache; the recurrent weights are
+transposed once.
+
+Gradients that vanish do so by way of denormal numbers, on which arithmetic is ten times slower. At
+every chunk the carried gradient is flushed below 1e-30 (float32; 1e-290 in float64), and a chunk
+with nothing to carry and no gradient of its own is skipped: its gradients are zero.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import inplace
+from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH
+from .schedule import before, chunks, resize
+
+FLUSH_BELOW = {torch.float32: 1e-30, torch.float64: 1e-290}
+
+LOOPS = {
+    LSTM: inplace.LSTM,
+    GRU: inplace.GRU,
+    RNN_TANH: lambda H, weights: inplace.RNN(H, weights, torch.tanh_),
+    RNN_RELU: lambda H, weights: inplace.RNN(H, weights, torch.relu_),
+}
+
+
+class Gradients(NamedTuple):
+    """None where nobody asked."""
+
+    x: Tensor | None
+    state: tuple[Tensor, ...]
+    w_ih: Tensor | None
+    w_hh: Tensor | None
+    b_ih: Tensor | None
+    b_hh: Tensor | None
+
+
+class DenseInput:
+    """x W_ihᵀ + b_ih as a product. `x` is (rows, I)."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def project(self, w, b, out):
+        if b is None:
+            torch.mm(self.x, w.t(), out=out)
+        else:
+            torch.addmm(b, self.x, w.t(), out=out)
+
+    def add_weight_gradient(self, d, dw):
+        dw.addmm_(d.t(), self.x)
+
+
+class OneHotInput:
+    """The same where row k of x is one-hot, given by its index x[k]: a look-up in W_ih."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def project(self, w, b, out):
+        rows = w.t().index_select(0, self.x)
+        if b is None:
+            out.copy_(rows)
+        else:
+            torch.add(rows, b, out=out)
+
+    def add_weight_gradient(self, d, dw):
+        dw.t().index_add_(0, self.x, d)
+
+
+def input_rows(x, chunk):
+    rows = x[chunk.start : chunk.stop]
+    return DenseInput(rows) if x.is_floating_point() else OneHotInput(rows)
+
+
+def forward(cell, x, state, weights, sizes, reverse, keep):
+    """Run the cell over all steps.
+
+    x: (rows, I), or (rows,) indices of one-hot rows. state: one (B, H) tensor for each of the
+    cell's states. sizes: the rows of every step (see `schedule.py`); `reverse` runs time backwards.
+
+    Returns the states h (rows, H), the final states, and, if `keep`, what `backward` needs.
+    """
+    H = weights.w_hh.shape[1]
+    loop = LOOPS[cell](H, weights)
+    h = weights.w_hh.new_empty(sum(sizes), H)
+    final = tuple(torch.empty_like(s) for s in state)
+    saved = ()
+    if keep:
+        widths = [part.stop for part in loop.saved]
+        saved = tuple(h.new_empty(h.shape[0], width * H) for width in widths)
+    with torch.inference_mode():
+        w = inplace.rotate(weights.w_hh, H).t().contiguous()
+        cut = chunks(sizes)
+        scratch = inplace.Scratch(loop, loop.forward_widths, loop.forward_parts, cut[0].sizes, h)
+        carry = tuple(s[: sizes[-1 if reverse else 0]] for s in state)
+        for chunk in reversed(cut) if reverse else cut:
+            if not scratch.serves(chunk.sizes):
+                scratch = inplace.Scratch(
+                    loop, loop.forward_widths, loop.forward_parts, chunk.sizes, h
+                )
+            rows = slice(chunk.start, chunk.stop)
+            buffers = scratch.rows(chunk.stop - chunk.start)
+            loop.project(input_rows(x, chunk), buffers, h[rows])
+            steps = scratch.walk(len(chunk.sizes), reverse)
+            after = h[rows].split(chunk.sizes)
+            after = after[::-1] if reverse else after
+            for first, last, size in chunk.runs(reverse):
+                if size != carry[0].shape[0]:
+                    carry = tuple(map(resize, carry, (size,) * len(carry), state, final))
+                carry = loop.forward(steps[first:last], after[first:last], carry, w)
+            for kept, buffer, part in zip(saved, buffers, loop.saved, strict=keep):
+                kept[rows] = buffer[:, part.start * H : part.stop * H]
+        for whole, part in zip(final, carry, strict=True):
+            whole[: part.shape[0]] = part
+    return h, final, saved
+
+
+def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, needed):
+    """The gradients of `forward`'s arguments.
+
+    dh: gradient of h, or None. dfinal: gradients of the final states, each a tensor or None.
+    needed: the fields of `Gradients` to make (the state's are always made).
+    """
+    H = weights.w_hh.shape[1]
+    loop = LOOPS[cell](H, weights)
+    flush = FLUSH_BELOW[h.dtype]
+    dstate = tuple(torch.empty_like(s) for s in state)
+    dx = torch.empty_like(x) if "x" in needed else None
+    dw_ih = torch.zeros_like(weights.w_ih) if "w_ih" in needed else None
+    dw_hh = torch.zeros_like(weights.w_hh) if "w_hh" in needed else None
+    db_hh = torch.zeros_like(weights.b_hh) if {"b_ih", "b_hh"} & needed else None
+    db_ih = None if db_hh is None or loop.one_sided else torch.zeros_like(weights.b_ih)
+    with torch.inference_mode():
+        w = inplace.rotate(weights.w_hh, H)
+        joining = tuple(
+            s.new_zeros(s.shape) if d is None else d for d, s in zip(dfinal, state, strict=True)
+        )
+        states = (h, *(saved[k] for k in loop.saved_states))
+        cut = chunks(sizes)
+        scratch = inplace.Scratch(loop, loop.backward_widths, loop.backward_parts, cut[0].sizes, h)
+        carry = tuple(s[: sizes[0 if reverse else -1]] for s in joining)
+        for chunk in cut if reverse else reversed(cut):
+            rows = slice(chunk.start, chunk.stop)
+            carry = tuple(torch.hardshrink(c, flush) for c in carry)
+            if (
+                chunk.sizes[0] == chunk.sizes[-1] == carry[0].shape[0]
+                and not any(c.any() for c in carry)
+                and (dh is None or not dh[rows].any())
+            ):
+                if dx is not None:
+                    dx[rows] = 0
+                continue
+            if not scratch.serves(chunk.sizes):
+                scratch = inplace.Scratch(
+                    loop, loop.backward_widths, loop.backward_parts, chunk.sizes, h
+                )
+            buffers = scratch.rows(chunk.stop - chunk.start)
+            previous = [
+                before(s, initial, sizes, chunk, reverse)
+                for s, initial in zip(states, state, strict=True)
+            ]
+            loop.coefficients(buffers, [kept[rows] for kept in saved], previous, h[rows])
+            d = buffers[-1]
+            if dh is None:
+                d.zero_()
+            else:
+                d.copy_(dh[rows])
+            steps = scratch.walk(len(chunk.sizes), not reverse)
+            for first, last, size in chunk.runs(not reverse):
+                if size != carry[0].shape[0]:
+                    carry = tuple(map(resize, carry, (size,) * len(carry), joining, dstate))
+                carry = loop.backward(steps[first:last], carry, w)
+            d_hh, d_ih = loop.gate_gradients(*buffers)
+            if dw_hh is not None:
+                dw_hh.addmm_(d_hh.t(), previous[0])
+            if db_hh is not None:
+                db_hh += d_hh.sum(0)
+            if db_ih is not None:
+                db_ih += d_ih.sum(0)
+            if dw_ih is not None:
+                input_rows(x, chunk).add_weight_gradient(d_ih, dw_ih)
+            if dx is not None:
+                torch.mm(d_ih, loop.w_ih, out=dx[rows])
+        for whole, part in zip(dstate, carry, strict=True):
+            whole[: part.shape[0]] = part
+    dw_hh, db_hh = inplace.unrotate(dw_hh, H), inplace.unrotate(db_hh, H)
+    if loop.one_sided:
+        dw_ih = inplace.unrotate(dw_ih, H)
+        db_ih = None if db_hh is None else db_hh.clone()
+    return Gradients(dx, dstate, dw_ih, dw_hh, db_ih, db_hh)

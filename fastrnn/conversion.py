@@ -1,0 +1,119 @@
+"""From torch.nn to fastrnn and back: in a model, or for every model still to be built.
+
+A conversion changes the class of the module object and nothing else: parameters, hooks, the
+training flag, references held by optimizers all stay what they are.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from . import cell_modules, modules
+
+REPLACED_BY = {
+    kind.native: kind
+    for kind in (
+        modules.LSTM,
+        modules.GRU,
+        modules.RNN,
+        cell_modules.LSTMCell,
+        cell_modules.GRUCell,
+        cell_modules.RNNCell,
+    )
+}
+NATIVE_OF = {ours: native for native, ours in REPLACED_BY.items()}
+
+
+def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
+    """Make every torch.nn RNN and cell of a model, or the model itself, a fastrnn one, in place.
+
+    Parametrized modules are converted too. Subclasses of torch.nn's classes are left alone, since
+    fastrnn's modules are not of the class that their own methods build upon.
+
+    Args:
+        report: called with one line for each module converted or left alone; None for silence.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: `model` is not a torch.nn.Module.
+    """
+    return _swap(model, REPLACED_BY, report)
+
+
+def restore(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
+    """The way back of `convert`: every fastrnn module becomes torch.nn's, in place."""
+    return _swap(model, NATIVE_OF, report)
+
+
+def _swap(model, kinds, report):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    say = report or (lambda line: None)
+    for name, module in model.named_modules():
+        label = name or "(the model)"
+        kind = type(module)
+        base = kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+        if base in kinds:
+            target = kinds[base]
+            module.__class__ = target if kind is base else _parametrized_twin(kind, target)
+            say(f"fastrnn: {label}: {_title(base)} -> {_title(target)}")
+        elif isinstance(module, tuple(kinds)):
+            parent = next(k for k in kind.__mro__ if k in kinds)
+            say(
+                f"fastrnn: {label}: left alone, {kind.__qualname__} is a subclass of "
+                f"{_title(parent)}; derive it from {_title(kinds[parent])} instead"
+            )
+    return model
+
+
+def _parametrized_twin(kind, base):
+    """The class that torch's parametrizations made for one module, on another base."""
+    members = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    return type(f"Parametrized{base.__name__}", (base,), members)
+
+
+def _title(kind):
+    package = "torch.nn" if kind in REPLACED_BY else "fastrnn"
+    return f"{package}.{kind.__name__}"
+
+
+# Every place where torch keeps one of the names.
+_NAMESPACES = (torch.nn, torch.nn.modules, torch.nn.modules.rnn)
+
+
+def patch() -> None:
+    """Let torch.nn.LSTM, GRU, RNN and their cells be fastrnn's for code that says `torch.nn.X`.
+
+    `isinstance(m, torch.nn.LSTM)` then asks for fastrnn's class. Names that other code imported
+    before (`from torch.nn import LSTM`), and modules that exist already, stay as they are. Calling
+    it twice is calling it once.
+    """
+    _bind(REPLACED_BY.values())
+
+
+def unpatch() -> None:
+    """Undo `patch`."""
+    _bind(REPLACED_BY)
+
+
+@contextmanager
+def patched():
+    """`patch` for the length of a block; on leaving, the names are what they were on entering."""
+    before = torch.nn.LSTM
+    patch()
+    try:
+        yield
+    finally:
+        if before is not modules.LSTM:
+            unpatch()
+
+
+def _bind(kinds):
+    for kind in kinds:
+        for namespace in _NAMESPACES:
+            setattr(namespace, kind.__name__, kind)

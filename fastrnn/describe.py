@@ -1,0 +1,116 @@
+"""From the arguments of a forward call to the `Call` that dispatch chooses by.
+
+Anything that is not a plain, well-formed call comes back as a sentence instead, and is left to
+torch.nn: it serves what it can and raises its own errors for the rest.
+"""
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+from torch.nn.utils.rnn import PackedSequence
+
+from .dispatch import Call
+
+PLAIN = (torch.Tensor, Parameter)
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
+
+def describe(cell, input, hx, weights, options):
+    """A `Call`, or the reason (str) why the call is for torch.nn alone."""
+    packed = type(input) is PackedSequence
+    data = input.data if packed else input
+    if type(data) not in PLAIN:
+        return f"the input is a {type(data).__name__}, not a plain tensor"
+    w = weights[0]
+    if type(w) not in PLAIN:
+        return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
+    dtype, device = w.dtype, w.device
+    if dtype not in FLOATING:
+        return f"the weights are {dtype}"
+    if data.dtype != dtype and not options.one_hot:
+        return f"the input is {data.dtype} and the weights are {dtype}"
+    if data.device != device or data.layout is not torch.strided:
+        return f"the input is on {data.device}, the weights are on {device}"
+    L, D = options.num_layers, options.directions
+    G = len(cell.gates)
+    H, R = w.shape[0] // G, weights[1].shape[-1]
+    message = _weights_problem(weights, L, D, G * H, H, R, dtype, device)
+    if message:
+        return message
+    shape = data.shape if options.one_hot else data.shape[:-1]
+    if not options.one_hot and (data.dim() == 0 or data.shape[-1] != w.shape[1]):
+        return f"the input's last dimension is not input_size, {w.shape[1]}"
+    if packed:
+        if len(shape) != 1:
+            return "the packed data does not have the right number of dimensions"
+        T, B = len(input.batch_sizes), int(input.batch_sizes[0])
+        batch = True
+    else:
+        batch = len(shape) == 2
+        if not batch and len(shape) != 1:
+            return "the input does not have two or three dimensions"
+        T, B = shape if batch else (*shape, 1)
+        if batch and options.batch_first:
+            T, B = B, T
+    if T == 0 or B == 0:
+        return "the input is empty"
+    if hx is not None:
+        message = _state_problem(cell, hx, (L * D, B) if batch else (L * D,), R, H, dtype, device)
+        if message:
+            return message
+    return Call(
+        cell, T, B, w.shape[1], H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
+        device.type, packed, options.one_hot, _differentiable(data, hx, weights),
+        HAS_ONEDNN and torch._C._get_mkldnn_enabled(), _special(device.type),
+    )  # fmt: skip
+
+
+def _weights_problem(weights, layers, directions, rows, H, R, dtype, device):
+    per, rest = divmod(len(weights), layers * directions)
+    if rest or not 2 <= per <= 5:
+        return f"{len(weights)} weights do not belong to {layers} layers, {directions} directions"
+    if R != H and per % 2 == 0:
+        return f"weight_hh has {R} columns, where {H} are needed"
+    biases = [(rows,), (rows,)] if per >= 4 else []
+    projection = [(R, H)] if per % 2 else []
+    first = [(rows, weights[0].shape[-1]), (rows, R), *biases, *projection]
+    later = [(rows, directions * R), *first[1:]]
+    shapes = first * directions + later * directions * (layers - 1)
+    for w, expected in zip(weights, shapes, strict=True):
+        if type(w) not in PLAIN:
+            return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
+        if w.shape != expected or w.dtype != dtype or w.device != device:
+            return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
+    return None
+
+
+def _state_problem(cell, hx, batch, R, H, dtype, device):
+    states = hx if len(cell.states) > 1 else (hx,)
+    if not isinstance(states, tuple | list) or len(states) != len(cell.states):
+        return f"hx is not {len(cell.states)} tensors"
+    for state, width in zip(states, (R, H), strict=False):
+        if type(state) not in PLAIN:
+            return f"hx is a {type(state).__name__}"
+        if state.shape != (*batch, width) or state.dtype != dtype or state.device != device:
+            return f"hx is {tuple(state.shape)} {state.dtype}, where {(*batch, width)} is needed"
+    return None
+
+
+def _differentiable(data, hx, weights):
+    if not torch.is_grad_enabled():
+        return False
+    states = () if hx is None else (hx,) if isinstance(hx, torch.Tensor) else hx
+    return any(t.requires_grad for t in (data, *states, *weights))
+
+
+def _special(device):
+    if torch.is_autocast_enabled(device):
+        return "autocast is on"
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform is at work"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is at work"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a torch dispatch mode is at work"
+    return None

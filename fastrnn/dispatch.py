@@ -1,0 +1,175 @@
+"""Which engine and plan serve a call, and why. `choose` is pure: it sees a `Call`, no tensors.
+
+The one engine so far is `torch`, with the plans that `torch_engine.py` carries out.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+
+from .kernels.cell import LSTM, Cell
+
+PLANS = {
+    "aten": "torch.nn's own operators",
+    "cell": "torch's operator for one step, once for each step",
+    "bptt": "loops over time and a backward pass written by hand",
+    "reference": "the formulas step by step, under autograd",
+}
+ENGINES = ("auto", "torch", *(f"torch.{plan}" for plan in PLANS))
+
+_forced: ContextVar[str] = ContextVar("fastrnn_engine", default="auto")
+
+
+class Call(NamedTuple):
+    """All that a choice depends on.
+
+    T steps, B sequences (in the largest step), I inputs, H hidden units. `differentiable` says that
+    a backward pass may come, `onednn` that torch has oneDNN's fused LSTM, `special` names what only
+    torch's own operators heed, such as autocast.
+    """
+
+    cell: Cell
+    T: int
+    B: int
+    I: int
+    H: int
+    layers: int
+    directions: int
+    proj_size: int
+    dtype: torch.dtype
+    device: str
+    packed: bool
+    one_hot: bool
+    differentiable: bool
+    onednn: bool
+    special: str | None
+
+
+class Choice(NamedTuple):
+    """The engine, its plan, and the reason in words."""
+
+    engine: str
+    plan: str
+    reason: str
+
+
+def obstacles(plan, call):
+    """Every reason against a plan for a call; none if it can serve."""
+    reasons = []
+    if plan in ("cell", "bptt"):
+        if call.special:
+            reasons.append(f"{call.special}: only torch's own operators heed that")
+        if call.proj_size:
+            reasons.append("proj_size is set, and the plan has no projection")
+    if plan == "cell":
+        if call.packed:
+            reasons.append("the input is packed, and the plan takes batches of one length")
+        if call.one_hot:
+            reasons.append("the input holds indices, and the plan takes vectors")
+    if plan == "bptt":
+        if call.device != "cpu":
+            reasons.append(f"the plan is for tensors on the CPU, these are on {call.device}")
+        if call.dtype not in (torch.float32, torch.float64):
+            reasons.append(f"the plan computes in float32 or float64, not in {call.dtype}")
+    return reasons
+
+
+def choose(call, forced=None):
+    """The plan for a call: the one `use_engine` named, or the fastest known.
+
+    Raises:
+        RuntimeError: the named plan cannot serve; the message lists every reason.
+    """
+    forced = _forced.get() if forced is None else forced
+    if forced in ("auto", "torch"):
+        return _fastest(call)
+    plan = forced.removeprefix("torch.")
+    reasons = obstacles(plan, call)
+    if reasons:
+        raise RuntimeError(cannot_serve(forced, reasons))
+    return Choice("torch", plan, f"asked for with fastrnn.use_engine({forced!r})")
+
+
+def cannot_serve(engine, reasons):
+    return "\n  - ".join([f"engine {engine!r} cannot serve this call:", *reasons])
+
+
+@contextmanager
+def use_engine(name):
+    """Within the block, all fastrnn modules of this thread use the named engine.
+
+    name: "auto" (the default choice), "torch", or one of its plans: "torch.aten", "torch.cell",
+    "torch.bptt", "torch.reference".
+
+    Raises:
+        ValueError: no such engine; the message lists the valid names.
+        RuntimeError: from a module's call, if the engine cannot serve it, with every reason.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; the engines are: {', '.join(ENGINES)}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced_engine():
+    return _forced.get()
+
+
+def _torch(plan, reason):
+    return Choice("torch", plan, reason)
+
+
+# The thresholds below are measured on CPUs, with `python -m benchmarks --suite cpu`.
+SPECIAL = "{special}: torch's own operators heed that"
+OTHER_DEVICE = _torch("aten", "on this device torch.nn's own operators are used")
+HALF = _torch("aten", "half precision on a CPU is left to torch.nn's own operators")
+PROJECTION = _torch("aten", "LSTM with projections is left to torch.nn's own operator")
+ONEDNN = _torch("aten", "oneDNN's fused LSTM, which torch.nn uses, is faster than a loop here")
+LONG_LSTM = _torch(
+    "bptt", "training over many steps: as fast as oneDNN's LSTM, in less than half the memory"
+)
+SHORT_LSTM = _torch("cell", "few steps: oneDNN's LSTM would repack the weights for each call")
+SHORT = _torch("aten", "few steps: preparing the weights for a loop would not pay")
+ONE_STEP = _torch("cell", "a single step")
+PACKED = _torch(
+    "bptt", "packed input: torch.nn's backward pass takes time quadratic in the sequence length"
+)
+PACKED_INFERENCE = _torch("bptt", "packed input: a loop over shrinking batches")
+INDICES = _torch("bptt", "one-hot indices: a look-up in W_ih instead of a matrix product")
+LOOP = _torch("bptt", "torch.nn takes many small operators a step here; the loop takes few")
+
+
+def _fastest(call):
+    if call.special:
+        return _torch("aten", SPECIAL.format(special=call.special))
+    if call.device != "cpu":
+        return OTHER_DEVICE
+    if call.dtype not in (torch.float32, torch.float64):
+        return HALF
+    if call.proj_size:
+        return PROJECTION
+    if call.packed:
+        return PACKED if call.differentiable else PACKED_INFERENCE
+    if call.T == 1 and not call.one_hot:
+        return ONE_STEP
+    if call.cell is LSTM and call.onednn and call.dtype is torch.float32:
+        return _fastest_lstm(call)
+    if call.T < 8:
+        return SHORT
+    return INDICES if call.one_hot else LOOP
+
+
+def _fastest_lstm(call):
+    work = call.B * call.H
+    if call.one_hot and call.T >= 8:
+        return INDICES
+    if (call.T <= 4 and work <= 2048) or (call.B == 1 and call.H >= 512 and call.T <= 8):
+        return SHORT_LSTM
+    if call.differentiable and call.T >= 128 and work >= 4096:
+        return LONG_LSTM
+    return ONEDNN

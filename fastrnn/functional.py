@@ -1,0 +1,135 @@
+"""LSTM, GRU and RNN as functions: layers, directions, dropout and packed input, over `recurrence`.
+
+T steps, B sequences, I inputs, H hidden units, L layers, D directions, R = proj_size or H.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from . import torch_engine
+from .describe import describe
+from .dispatch import choose
+from .kernels.cell import CELLS
+
+
+class Options(NamedTuple):
+    """What torch.nn's modules keep as attributes, plus one.
+
+    num_layers: L.
+    dropout: probability of zeroing an element of every layer's output but the last.
+    training: whether dropout acts.
+    bidirectional: D = 2 instead of 1.
+    batch_first: tensors in and out are (B, T, ...).
+    one_hot: the input holds integer indices in [0, I) in place of one-hot vectors.
+    """
+
+    num_layers: int = 1
+    dropout: float = 0.0
+    training: bool = False
+    bidirectional: bool = False
+    batch_first: bool = False
+    one_hot: bool = False
+
+    @property
+    def directions(self):
+        return 2 if self.bidirectional else 1
+
+
+def lstm(
+    input: Tensor | PackedSequence,
+    hx: tuple[Tensor, Tensor] | None,
+    weights: Sequence[Tensor],
+    **options,
+) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+    """An LSTM of one or more layers and directions, as torch.nn.LSTM computes it.
+
+    Args:
+        input: (T, B, I), or (B, T, I) if `batch_first`, or (T, I) for a single sequence, or a
+            PackedSequence. With `one_hot`, integer indices, the last dimension dropped.
+        hx: (h_0, c_0), (L*D, B, R) and (L*D, B, H), without B for a single sequence; None is zeros.
+        weights: the flat list that `list(module.parameters())` of torch.nn.LSTM gives.
+        options: the fields of `Options`, by name.
+
+    Returns:
+        output, (T, B, D*R) laid out as the input, and (h_n, c_n), shaped as `hx`.
+
+    Raises:
+        ValueError: the input has the wrong number of dimensions, or not the dtype of the weights.
+        RuntimeError: sizes, dtypes or devices do not match, or T is 0.
+        TypeError: an unknown option, or a one-hot input that is not of integers.
+        IndexError: a one-hot index outside [0, I).
+    """
+    return _call("LSTM", input, hx, weights, Options(**options))
+
+
+def gru(
+    input: Tensor | PackedSequence, hx: Tensor | None, weights: Sequence[Tensor], **options
+) -> tuple[Tensor | PackedSequence, Tensor]:
+    """A GRU, as torch.nn.GRU computes it; arguments and errors of `lstm`, hx (L*D, B, H)."""
+    return _call("GRU", input, hx, weights, Options(**options))
+
+
+def rnn(
+    input: Tensor | PackedSequence,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    *,
+    nonlinearity: str = "tanh",
+    **options,
+) -> tuple[Tensor | PackedSequence, Tensor]:
+    """An Elman RNN, `nonlinearity` "tanh" or "relu", as torch.nn.RNN computes it; else as `gru`."""
+    mode = f"RNN_{nonlinearity.upper()}"
+    if mode not in CELLS:
+        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+    return _call(mode, input, hx, weights, Options(**options))
+
+
+def _call(mode, input, hx, weights, options):
+    if options.one_hot:
+        check_indices(input, weights)
+    call = describe(CELLS[mode], input, hx, weights, options)
+    if isinstance(call, str):
+        raise ValueError(call)
+    return run(call, input, hx, weights, options)
+
+
+def check_indices(input, weights):
+    """Raise unless `input` holds indices of the columns of the first weight."""
+    data = input.data if isinstance(input, PackedSequence) else input
+    if not isinstance(data, Tensor) or data.is_floating_point() or data.is_complex():
+        kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
+        raise TypeError(f"one_hot=True takes a tensor of integer indices, got {kind}")
+    I = weights[0].shape[-1]
+    if data.numel() and not 0 <= (low := int(data.min())) <= (high := int(data.max())) < I:
+        raise IndexError(f"one-hot indices must lie in [0, {I}), got {low} to {high}")
+
+
+def run(call, input, hx, weights, options):
+    """Carry out a described call; see `lstm` for the arguments."""
+    plan = torch_engine.PLANS[choose(call).plan]
+    states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    if call.packed:
+        data, sizes, order, back = input
+        if states is not None and order is not None:
+            states = tuple(s.index_select(1, order) for s in states)
+        output, final = plan(call, data, sizes, states, weights, options)
+        output = PackedSequence(output, sizes, order, back)
+        if back is not None:
+            final = tuple(s.index_select(1, back) for s in final)
+    else:
+        single = input.dim() == (1 if options.one_hot else 2)
+        x = input
+        if single:
+            x = input.unsqueeze(1)
+            states = None if states is None else tuple(s.unsqueeze(1) for s in states)
+        elif options.batch_first:
+            x = input.transpose(0, 1)
+        output, final = plan(call, x, None, states, weights, options)
+        if single:
+            output, final = output.squeeze(1), tuple(s.squeeze(1) for s in final)
+        elif options.batch_first:
+            output = output.transpose(0, 1)
+    return output, final if len(final) > 1 else final[0]

@@ -1,0 +1,153 @@
+"""LSTM, GRU and RNN: torch.nn's modules with another forward.
+
+They derive from torch.nn.RNNBase, not from torch.nn.LSTM, GRU and RNN, since torch.compile gives up
+on any subclass of those. Parameters, initialisation, state_dict, attributes and helpers are
+RNNBase's; whatever else torch.nn's classes define is borrowed from them.
+"""
+
+import inspect
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .describe import describe
+from .dispatch import cannot_serve, forced_engine
+from .functional import Options, check_indices, run
+from .kernels.cell import CELLS
+
+
+class _Recurrent(nn.RNNBase):
+    """What the three modules share. `native` is the class of torch.nn that each replaces."""
+
+    native: ClassVar[type[nn.RNNBase]]
+
+    def forward(self, input, hx=None, *, one_hot=False):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._as_torch(input, hx, one_hot)
+        options = self._options(one_hot)
+        weights = self._current_weights()
+        if one_hot:
+            check_indices(input, weights)
+        call = describe(CELLS[self.mode], input, hx, weights, options)
+        if isinstance(call, str) or self.hidden_size != call.H:
+            result = self._as_torch(input, hx, one_hot)
+            if forced_engine() not in ("auto", "torch", "torch.aten"):
+                raise RuntimeError(cannot_serve(forced_engine(), [str(call)]))
+            return result
+        return run(call, input, hx, weights, options)
+
+    def _options(self, one_hot):
+        return Options(
+            self.num_layers,
+            self.dropout,
+            self.training,
+            bool(self.bidirectional),
+            self.batch_first,
+            one_hot,
+        )
+
+    def _current_weights(self):
+        """The flat list of weights, each looked up by its name.
+
+        Nothing is remembered from call to call: functional_call, parametrizations, pruning and
+        weight-drop all put other tensors under the names.
+        """
+        parameters = self._parameters
+        names = self._flat_weights_names
+        try:
+            return [parameters[name] for name in names]
+        except KeyError:
+            return [getattr(self, name, None) for name in names]
+
+    def _as_torch(self, input, hx, one_hot):
+        """The forward of torch.nn's class: for the calls it alone serves, and for its errors."""
+        if one_hot:
+            data = input.data if isinstance(input, PackedSequence) else input
+            dense = nn.functional.one_hot(data.long(), self.input_size)
+            dense = dense.to(self._current_weights()[0].dtype)
+            input = input._replace(data=dense) if isinstance(input, PackedSequence) else dense
+        return self.native.forward(self, input, hx)
+
+
+class LSTM(_Recurrent):
+    """Drop-in replacement of torch.nn.LSTM.
+
+    i, f, o = σ(W_i x + b_i + W_h h + b_h), g = tanh(likewise); c' = f·c + i·g; h' = o·tanh(c').
+
+    Constructor, parameters, state_dict, inputs, outputs and errors are torch.nn.LSTM's. `forward`
+    takes one argument more, by keyword only:
+
+        one_hot: `input` holds integer indices in [0, input_size) in place of one-hot vectors, so
+            its last dimension is dropped, as (T, B). The product with W_ih becomes a look-up.
+            TypeError if `input` is not of integers, IndexError if an index is out of range.
+    """
+
+    native = nn.LSTM
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args
+    permute_hidden = nn.LSTM.permute_hidden
+
+    def __init__(self, *args, **kwargs):
+        super().__init__("LSTM", *args, **kwargs)
+
+
+class GRU(_Recurrent):
+    """Drop-in replacement of torch.nn.GRU.
+
+    r, z = σ(W_i x + b_i + W_h h + b_h); n = tanh(W_in x + b_in + r·(W_hn h + b_hn));
+    h' = (1 - z)·n + z·h. `forward` also takes `one_hot`, as LSTM's does.
+    """
+
+    native = nn.GRU
+
+    def __init__(self, *args, **kwargs):
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        super().__init__("GRU", *args, **kwargs)
+
+
+class RNN(_Recurrent):
+    """Drop-in replacement of torch.nn.RNN.
+
+    h' = φ(W_i x + b_i + W_h h + b_h), φ = tanh or relu by `nonlinearity`. `forward` also takes
+    `one_hot`, as LSTM's does.
+    """
+
+    native = nn.RNN
+
+    def __init__(self, *args, **kwargs):
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if len(args) > 3:
+            self.nonlinearity = args[3]
+            args = args[:3] + args[4:]
+        else:
+            self.nonlinearity = kwargs.pop("nonlinearity", "tanh")
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"Unknown nonlinearity '{self.nonlinearity}'. Select from 'tanh' or 'relu'."
+            )
+        super().__init__(f"RNN_{self.nonlinearity.upper()}", *args, **kwargs)
+
+
+def _signature(**parameters):
+    """The constructor's arguments as torch.nn documents them.
+
+    At run time they are (*args, **kwargs), so that RNNBase raises its own errors about them.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = {"self": inspect.Parameter.empty, **parameters}
+    return inspect.Signature(
+        [inspect.Parameter(name, kind, default=value) for name, value in parameters.items()]
+    )
+
+
+_REQUIRED = inspect.Parameter.empty
+_SIZES = {"input_size": _REQUIRED, "hidden_size": _REQUIRED, "num_layers": 1}
+_LAYOUT = {"bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+_PLACE = {"device": None, "dtype": None}
+LSTM.__init__.__signature__ = _signature(**_SIZES, **_LAYOUT, proj_size=0, **_PLACE)
+GRU.__init__.__signature__ = _signature(**_SIZES, **_LAYOUT, **_PLACE)
+RNN.__init__.__signature__ = _signature(**_SIZES, nonlinearity="tanh", **_LAYOUT, **_PLACE)

@@ -1,0 +1,87 @@
+"""How a sequence is cut up for the loops over time.
+
+Rows of all time steps lie one after another, as in the `data` of a PackedSequence: step t owns the
+next `sizes[t]` rows, and these belong to the first `sizes[t]` sequences of the batch. A dense
+(T, B, ...) tensor is the case in which all sizes are B.
+"""
+
+from itertools import accumulate, groupby
+from typing import NamedTuple
+
+import torch
+
+# A chunk is long enough for efficient matrix products over its rows and short enough to stay in the
+# second-level cache; at most 64 steps, so that no more than those run before vanishing gradients
+# are flushed (see `bptt.py`).
+CHUNK_ROWS = 512
+CHUNK_STEPS = 64
+
+
+class Chunk(NamedTuple):
+    """Consecutive time steps: their sizes, and where their rows begin and end."""
+
+    first_step: int
+    start: int
+    stop: int
+    sizes: tuple[int, ...]
+
+    def runs(self, backwards):
+        """(first, last + 1, size) of each stretch of equal size, in the order of the walk."""
+        sizes = self.sizes[::-1] if backwards else self.sizes
+        first = 0
+        for size, group in groupby(sizes):
+            last = first + len(list(group))
+            yield first, last, size
+            first = last
+
+
+def chunks(sizes):
+    """Cut the steps into chunks, in the order of time."""
+    rows = [0, *accumulate(sizes)]
+    steps = max(1, min(CHUNK_STEPS, CHUNK_ROWS // max(1, sizes[0])))
+    return [
+        Chunk(t, rows[t], rows[min(t + steps, len(sizes))], tuple(sizes[t : t + steps]))
+        for t in range(0, len(sizes), steps)
+    ]
+
+
+def before(states, initial, sizes, chunk, reverse):
+    """The state that each row of `chunk` came from.
+
+    `states` (rows, H) holds the state after every step, `initial` (B, H) the one before the first
+    step of each sequence; `reverse` says that time ran backwards.
+    """
+    first, last = chunk.first_step, chunk.first_step + len(chunk.sizes)
+    end = chunk.start  # end of the rows of step t - 1
+    if not reverse:
+        if first > 0 and sizes[first - 1] == chunk.sizes[-1]:
+            size = chunk.sizes[-1]
+            return states[chunk.start - size : chunk.stop - size]
+        pieces = []
+        for t in range(first, last):
+            begin = end - sizes[t - 1] if t else 0
+            pieces.append(states[begin : begin + sizes[t]] if t else initial[: sizes[0]])
+            end += sizes[t]
+        return torch.cat(pieces)
+    if last < len(sizes) and sizes[last] == chunk.sizes[0]:
+        size = chunk.sizes[0]
+        return states[chunk.start + size : chunk.stop + size]
+    pieces = []
+    for t in range(first, last):
+        end += sizes[t]
+        after = sizes[t + 1] if t + 1 < len(sizes) else 0
+        pieces += [states[end : end + after], initial[after : sizes[t]]]
+    return torch.cat(pieces)
+
+
+def resize(carry, size, joining, leaving):
+    """Fit the carried rows to the next step's size.
+
+    Rows of sequences that are done go to `leaving`; rows of sequences that begin come from
+    `joining`. Both are (B, H).
+    """
+    rows = carry.shape[0]
+    if size < rows:
+        leaving[size:rows] = carry[size:]
+        return carry[:size]
+    return torch.cat((carry, joining[rows:size]))

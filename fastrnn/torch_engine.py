@@ -1,0 +1,120 @@
+"""The torch engine: ways to run a stack of layers with nothing but torch. `dispatch.py` chooses.
+
+A plan is a function (call, x, sizes, state, weights, options) -> (output, final state):
+
+    call      the `Call` that was chosen for
+    x         (T, B, I), or packed rows (N, I); without I for one-hot input
+    sizes     None, or the batch sizes of a packed input
+    state     one (L*D, B, ...) tensor for each of the cell's states, or None for zeros
+    weights   the flat list of a torch.nn module
+    output    (T, B, D*R) or (N, D*R)
+"""
+
+import torch
+from torch import _VF
+from torch.nn import functional as F
+
+from . import bptt, reference
+from .autograd import Recurrence
+from .weights import Weights
+
+CELL_STEPS = {
+    "LSTM": _VF.lstm_cell,
+    "GRU": _VF.gru_cell,
+    "RNN_TANH": _VF.rnn_tanh_cell,
+    "RNN_RELU": _VF.rnn_relu_cell,
+}
+SEQUENCES = {
+    "LSTM": _VF.lstm,
+    "GRU": _VF.gru,
+    "RNN_TANH": _VF.rnn_tanh,
+    "RNN_RELU": _VF.rnn_relu,
+}
+
+
+def zero_state(call, weights, options):
+    """What torch.nn starts from when no state is given."""
+    count, H, R = call.layers * call.directions, call.H, call.proj_size or call.H
+    return [weights[0].new_zeros(count, call.B, width) for width in (R, H)[: len(call.cell.states)]]
+
+
+def aten(call, x, sizes, state, weights, options):
+    """torch.nn's own operator over the whole stack."""
+    if options.one_hot:
+        x = F.one_hot(x.long(), call.I).to(call.dtype)
+    hx = zero_state(call, weights, options) if state is None else state
+    has_bias = len(weights) // (call.layers * call.directions) >= 4
+    stack = (has_bias, call.layers, options.dropout, options.training, options.bidirectional)
+    hx = hx if len(hx) > 1 else hx[0]
+    operator = SEQUENCES[call.cell.name]
+    if sizes is None:
+        output, *final = operator(x, hx, weights, *stack, False)
+    else:
+        output, *final = operator(x, sizes, hx, weights, *stack)
+    return output, tuple(final)
+
+
+def layered(recurrence):
+    """A plan from one recurrence: layers, directions and the dropout between them."""
+
+    def plan(call, x, sizes, state, weights, options):
+        L, D = call.layers, call.directions
+        if state is None:
+            state = zero_state(call, weights, options)
+        if sizes is None:
+            rows, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
+            sizes = (call.B,) * call.T
+        else:
+            rows, shape = x, x.shape[:1]
+            sizes = tuple(sizes.tolist())
+        finals = []
+        for layer in range(L):
+            outputs = []
+            for k in range(layer * D, layer * D + D):
+                initial = tuple(s[k] for s in state)
+                w = Weights.of_layer(weights, k, L * D)
+                h, final = recurrence(call.cell, rows, initial, w, sizes, k % D == 1)
+                outputs.append(h)
+                finals.append(final)
+            rows = h if D == 1 else torch.cat(outputs, 1)
+            if layer < L - 1 and options.dropout > 0:
+                rows = torch.dropout(rows, options.dropout, options.training)
+        if D == 1 and h.requires_grad:
+            # The backward pass of the loop needs h as it is now; what the caller gets, the caller
+            # may change in place, as with torch.nn.
+            rows = h.clone()
+        return rows.view(*shape, rows.shape[-1]), tuple(map(torch.stack, zip(*finals, strict=True)))
+
+    return plan
+
+
+@layered
+def bptt_plan(cell, x, state, weights, sizes, reverse):
+    """The loops of `bptt.py`."""
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, *state, *weights)
+    ):
+        h, *final = Recurrence.apply(cell, sizes, reverse, x, *state, *weights)
+        return h, final
+    return bptt.forward(cell, x, state, weights, sizes, reverse, keep=False)[:2]
+
+
+@layered
+def cell_plan(cell, x, state, weights, sizes, reverse):
+    """torch's operator for one step, once for each step: nothing to prepare."""
+    step = CELL_STEPS[cell.name]
+    rows = x.split(sizes)
+    outputs = [None] * len(rows)
+    for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+        after = step(rows[t], state if len(state) > 1 else state[0], *weights[:4])
+        state = after if isinstance(after, tuple) else (after,)
+        outputs[t] = state[0]
+    return torch.cat(outputs), state
+
+
+PLANS = {
+    "aten": aten,
+    "cell": cell_plan,
+    "bptt": bptt_plan,
+    "reference": layered(reference.recurrence),
+}

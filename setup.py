@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from setuptools import setup
+
+# The device code lives in the top-level folder `kernels/` and installs as `fastrnn.kernels`: a
+# top-level package of that name would shadow Hugging Face's `kernels`, which transformers imports.
+setup(
+    name="fastrnn",
+    version="0.1.0",
+    description="Drop-in LSTM, GRU and RNN for PyTorch that finish sooner",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=["fastrnn", "fastrnn.kernels"],
+    package_dir={"fastrnn": "fastrnn", "fastrnn.kernels": "kernels"},
+    install_requires=["torch>=2.9"],
+    extras_require={
+        # Triton comes with CUDA builds of torch; name it only to run kernels in its interpreter.
+        "triton": ["triton>=3.5; platform_system == 'Linux'"],
+        # rich: progress bars and tables; matplotlib: pictures; psutil: peak memory; numpy: both.
+        "bench": ["rich", "matplotlib", "numpy", "psutil", "pytest", "pytest-benchmark"],
+        "examples": ["rich", "matplotlib", "numpy"],
+        "test": [
+            "triton>=3.5; platform_system == 'Linux'",
+            "hypothesis",
+            "matplotlib",
+            "numpy",
+            "psutil",
+            "pytest",
+            "pytest-benchmark",
+            "rich",
+        ],
+        "dev": ["ruff", "build"],
+    },
+)
