@@ -10,26 +10,37 @@ from .weights import Weights
 class Recurrence(Function):
     """h, *final_states = Recurrence.apply(cell, sizes, reverse, x, *state, *weights).
 
-    The backward pass is written by hand. When it is itself to be differentiated (`create_graph`),
-    the layer is run again step by step under autograd, so every higher derivative exists.
+    The backward pass is written by hand. When it is itself to be differentiated (`create_graph`) or
+    vectorised (`is_grads_batched`), the layer is run again step by step under autograd, so every
+    higher derivative exists.
     """
 
     @staticmethod
     def forward(ctx, cell, sizes, reverse, x, *tensors):
         state, weights = _split(cell, tensors)
-        h, final, saved = bptt.forward(cell, x, state, weights, sizes, reverse, keep=True)
+        h, final, saved = bptt.forward(cell, x, state, weights, sizes, reverse, keep_all=True)
         ctx.cell, ctx.sizes, ctx.reverse = cell, sizes, reverse
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *tensors, h, *saved)
+        # Only the gradient of W_ih reads x. With a frozen W_ih the caller may reuse x's memory, so
+        # autograd is not asked to watch it.
+        ctx.unwatched_x = None if weights.w_ih.requires_grad else (x, x._version)
+        ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *saved)
         return h, *final
 
     @staticmethod
     def backward(ctx, dh, *dfinal):
         cell, sizes, reverse = ctx.cell, ctx.sizes, ctx.reverse
         x, *rest = ctx.saved_tensors
+        if ctx.unwatched_x:
+            x, version = ctx.unwatched_x
         inputs = len(ctx.needs_input_grad) - 4
         tensors, (h, *saved) = rest[:inputs], rest[inputs:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or any(map(_is_batched, (dh, *dfinal))):
+            if ctx.unwatched_x and x._version != version:
+                raise RuntimeError(
+                    "the input of a recurrent layer, needed for its second derivative, has been "
+                    "modified by an inplace operation"
+                )
             return None, None, None, *_differentiable(ctx, x, tensors, dh, dfinal)
         state, weights = _split(cell, tensors)
         needs_x, *needs = ctx.needs_input_grad[3:]
@@ -42,6 +53,14 @@ class Recurrence(Function):
         return None, None, None, g.x, *g.state, g.w_ih, g.w_hh, g.b_ih, g.b_hh, None
 
 
+def _is_batched(gradient):
+    """Whether it comes from `is_grads_batched` or from torch.func.vmap of a backward pass."""
+    return gradient is not None and (
+        torch._C._functorch.is_legacy_batchedtensor(gradient)
+        or torch._C._functorch.is_functorch_wrapped_tensor(gradient)
+    )
+
+
 def _split(cell, tensors):
     states = len(cell.states)
     return tensors[:states], Weights(*tensors[states:])
@@ -49,7 +68,9 @@ def _split(cell, tensors):
 
 def _differentiable(ctx, x, tensors, dh, dfinal):
     state, weights = _split(ctx.cell, tensors)
-    outputs = reference.recurrence(ctx.cell, x, state, weights, ctx.sizes, ctx.reverse)
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = reference.recurrence(ctx.cell, x, state, weights, ctx.sizes, ctx.reverse)
     pairs = [
         (output, d)
         for output, d in zip((outputs[0], *outputs[1]), (dh, *dfinal), strict=True)
@@ -61,7 +82,7 @@ def _differentiable(ctx, x, tensors, dh, dfinal):
             [output for output, _ in pairs],
             wanted,
             [d for _, d in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from . import inplace
 from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH
 from .schedule import before, chunks, resize
+from .scratch import keep, take
 
 FLUSH_BELOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 
@@ -78,44 +79,45 @@ def input_rows(x, chunk):
     return DenseInput(rows) if x.is_floating_point() else OneHotInput(rows)
 
 
-def forward(cell, x, state, weights, sizes, reverse, keep):
+def forward(cell, x, state, weights, sizes, reverse, keep_all):
     """Run the cell over all steps.
 
     x: (rows, I), or (rows,) indices of one-hot rows. state: one (B, H) tensor for each of the
     cell's states. sizes: the rows of every step (see `schedule.py`); `reverse` runs time backwards.
 
-    Returns the states h (rows, H), the final states, and, if `keep`, what `backward` needs.
+    Returns the states h (rows, H), the final states, and, if `keep_all`, what `backward` needs.
     """
     H = weights.w_hh.shape[1]
     loop = LOOPS[cell](H, weights)
     h = weights.w_hh.new_empty(sum(sizes), H)
     final = tuple(torch.empty_like(s) for s in state)
     saved = ()
-    if keep:
+    if keep_all:
         widths = [part.stop for part in loop.saved]
         saved = tuple(h.new_empty(h.shape[0], width * H) for width in widths)
     with torch.inference_mode():
         w = inplace.rotate(weights.w_hh, H).t().contiguous()
         cut = chunks(sizes)
-        scratch = inplace.Scratch(loop, loop.forward_widths, loop.forward_parts, cut[0].sizes, h)
+        scratch = take(loop, loop.forward_widths, loop.forward_parts, cut[0].sizes, h)
         carry = tuple(s[: sizes[-1 if reverse else 0]] for s in state)
         for chunk in reversed(cut) if reverse else cut:
             if not scratch.serves(chunk.sizes):
-                scratch = inplace.Scratch(
-                    loop, loop.forward_widths, loop.forward_parts, chunk.sizes, h
-                )
+                scratch = take(loop, loop.forward_widths, loop.forward_parts, chunk.sizes, h)
             rows = slice(chunk.start, chunk.stop)
-            buffers = scratch.rows(chunk.stop - chunk.start)
-            loop.project(input_rows(x, chunk), buffers, h[rows])
+            *buffers, states = scratch.rows(chunk.stop - chunk.start)
+            loop.project(input_rows(x, chunk), (*buffers, states))
             steps = scratch.walk(len(chunk.sizes), reverse)
-            after = h[rows].split(chunk.sizes)
-            after = after[::-1] if reverse else after
             for first, last, size in chunk.runs(reverse):
                 if size != carry[0].shape[0]:
                     carry = tuple(map(resize, carry, (size,) * len(carry), state, final))
-                carry = loop.forward(steps[first:last], after[first:last], carry, w)
-            for kept, buffer, part in zip(saved, buffers, loop.saved, strict=keep):
-                kept[rows] = buffer[:, part.start * H : part.stop * H]
+                carry = loop.forward(steps[first:last], carry, w)
+            # The next chunk writes over the scratch, in which the carried state lies.
+            carry = tuple(c.clone() for c in carry)
+            h[rows] = states
+            if keep_all:
+                for kept, buffer, part in zip(saved, buffers, loop.saved, strict=True):
+                    kept[rows] = buffer[:, part.start * H : part.stop * H]
+        keep(scratch)
         for whole, part in zip(final, carry, strict=True):
             whole[: part.shape[0]] = part
     return h, final, saved
@@ -143,7 +145,7 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
         )
         states = (h, *(saved[k] for k in loop.saved_states))
         cut = chunks(sizes)
-        scratch = inplace.Scratch(loop, loop.backward_widths, loop.backward_parts, cut[0].sizes, h)
+        scratch = take(loop, loop.backward_widths, loop.backward_parts, cut[0].sizes, h)
         carry = tuple(s[: sizes[0 if reverse else -1]] for s in joining)
         for chunk in cut if reverse else reversed(cut):
             rows = slice(chunk.start, chunk.stop)
@@ -157,9 +159,7 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                     dx[rows] = 0
                 continue
             if not scratch.serves(chunk.sizes):
-                scratch = inplace.Scratch(
-                    loop, loop.backward_widths, loop.backward_parts, chunk.sizes, h
-                )
+                scratch = take(loop, loop.backward_widths, loop.backward_parts, chunk.sizes, h)
             buffers = scratch.rows(chunk.stop - chunk.start)
             previous = [
                 before(s, initial, sizes, chunk, reverse)
@@ -187,6 +187,7 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                 input_rows(x, chunk).add_weight_gradient(d_ih, dw_ih)
             if dx is not None:
                 torch.mm(d_ih, loop.w_ih, out=dx[rows])
+        keep(scratch)
         for whole, part in zip(dstate, carry, strict=True):
             whole[: part.shape[0]] = part
     dw_hh, db_hh = inplace.unrotate(dw_hh, H), inplace.unrotate(db_hh, H)

@@ -20,30 +20,37 @@ def describe(cell, input, hx, weights, options):
     """A `Call`, or the reason (str) why the call is for torch.nn alone."""
     packed = type(input) is PackedSequence
     data = input.data if packed else input
-    if type(data) not in PLAIN:
-        return f"the input is a {type(data).__name__}, not a plain tensor"
-    w = weights[0]
-    if type(w) not in PLAIN:
-        return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
+    if type(data) not in PLAIN or data.dim() == 0:
+        return f"the input is a {type(data).__name__}, not a plain tensor with dimensions"
+    w, w_hh = weights[0], weights[1]
+    if type(w) not in PLAIN or type(w_hh) not in PLAIN or w.dim() != 2 or w_hh.dim() != 2:
+        return "a weight matrix is missing, or not a plain tensor of two dimensions"
     dtype, device = w.dtype, w.device
     if dtype not in FLOATING:
         return f"the weights are {dtype}"
-    if data.dtype != dtype and not options.one_hot:
+    if data.dtype is not dtype and not options.one_hot:
         return f"the input is {data.dtype} and the weights are {dtype}"
     if data.device != device or data.layout is not torch.strided:
         return f"the input is on {data.device}, the weights are on {device}"
+    dropout = options.dropout
+    if type(dropout) not in (float, int) or not 0 <= dropout <= 1:
+        return f"dropout is {dropout!r}"
     L, D = options.num_layers, options.directions
-    G = len(cell.gates)
-    H, R = w.shape[0] // G, weights[1].shape[-1]
-    message = _weights_problem(weights, L, D, G * H, H, R, dtype, device)
+    rows, I = w.shape
+    H, R = rows // len(cell.gates), w_hh.shape[1]
+    message = _weights_problem(weights, L, D, rows, I, H, R, dtype, device)
     if message:
         return message
-    shape = data.shape if options.one_hot else data.shape[:-1]
-    if not options.one_hot and (data.dim() == 0 or data.shape[-1] != w.shape[1]):
-        return f"the input's last dimension is not input_size, {w.shape[1]}"
+    shape = data.shape
+    if not options.one_hot:
+        *shape, features = shape
+        if features != I:
+            return f"the input's last dimension is not input_size, {I}"
     if packed:
         if len(shape) != 1:
             return "the packed data does not have the right number of dimensions"
+        if int(input.batch_sizes.sum()) != shape[0]:
+            return "the packed data does not have the rows that batch_sizes count"
         T, B = len(input.batch_sizes), int(input.batch_sizes[0])
         batch = True
     else:
@@ -60,27 +67,30 @@ def describe(cell, input, hx, weights, options):
         if message:
             return message
     return Call(
-        cell, T, B, w.shape[1], H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
+        cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
         device.type, packed, options.one_hot, _differentiable(data, hx, weights),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), _special(device.type),
     )  # fmt: skip
 
 
-def _weights_problem(weights, layers, directions, rows, H, R, dtype, device):
+def _weights_problem(weights, layers, directions, rows, I, H, R, dtype, device):
     per, rest = divmod(len(weights), layers * directions)
     if rest or not 2 <= per <= 5:
         return f"{len(weights)} weights do not belong to {layers} layers, {directions} directions"
     if R != H and per % 2 == 0:
         return f"weight_hh has {R} columns, where {H} are needed"
-    biases = [(rows,), (rows,)] if per >= 4 else []
-    projection = [(R, H)] if per % 2 else []
-    first = [(rows, weights[0].shape[-1]), (rows, R), *biases, *projection]
-    later = [(rows, directions * R), *first[1:]]
-    shapes = first * directions + later * directions * (layers - 1)
+    first = [(rows, I), (rows, R)]
+    if per >= 4:
+        first += [(rows,), (rows,)]
+    if per % 2:
+        first.append((R, H))
+    shapes = first * directions
+    if layers > 1:
+        shapes += [(rows, directions * R), *first[1:]] * (directions * (layers - 1))
     for w, expected in zip(weights, shapes, strict=True):
         if type(w) not in PLAIN:
             return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
-        if w.shape != expected or w.dtype != dtype or w.device != device:
+        if w.shape != expected or w.dtype is not dtype or w.device != device:
             return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
     return None
 

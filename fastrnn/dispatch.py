@@ -64,6 +64,8 @@ def obstacles(plan, call):
         if call.proj_size:
             reasons.append("proj_size is set, and the plan has no projection")
     if plan == "cell":
+        if call.directions > 1:
+            reasons.append("the layer is bidirectional, and the plan walks forwards only")
         if call.packed:
             reasons.append("the input is packed, and the plan takes batches of one length")
         if call.one_hot:
@@ -133,9 +135,8 @@ ONEDNN = _torch("aten", "oneDNN's fused LSTM, which torch.nn uses, is faster tha
 LONG_LSTM = _torch(
     "bptt", "training over many steps: as fast as oneDNN's LSTM, in less than half the memory"
 )
-SHORT_LSTM = _torch("cell", "few steps: oneDNN's LSTM would repack the weights for each call")
+SHORT_LSTM = _torch("cell", "few steps: oneDNN's LSTM would repack the weights in each call")
 SHORT = _torch("aten", "few steps: preparing the weights for a loop would not pay")
-ONE_STEP = _torch("cell", "a single step")
 PACKED = _torch(
     "bptt", "packed input: torch.nn's backward pass takes time quadratic in the sequence length"
 )
@@ -155,8 +156,6 @@ def _fastest(call):
         return PROJECTION
     if call.packed:
         return PACKED if call.differentiable else PACKED_INFERENCE
-    if call.T == 1 and not call.one_hot:
-        return ONE_STEP
     if call.cell is LSTM and call.onednn and call.dtype is torch.float32:
         return _fastest_lstm(call)
     if call.T < 8:
@@ -168,7 +167,12 @@ def _fastest_lstm(call):
     work = call.B * call.H
     if call.one_hot and call.T >= 8:
         return INDICES
-    if (call.T <= 4 and work <= 2048) or (call.B == 1 and call.H >= 512 and call.T <= 8):
+    few = (
+        call.T == 1
+        or (call.T <= 4 and work <= 2048)
+        or (call.B == 1 and call.H >= 512 and call.T <= 8)
+    )
+    if few and call.directions == 1:
         return SHORT_LSTM
     if call.differentiable and call.T >= 128 and work >= 4096:
         return LONG_LSTM

@@ -132,4 +132,4 @@ def run(call, input, hx, weights, options):
             output, final = output.squeeze(1), tuple(s.squeeze(1) for s in final)
         elif options.batch_first:
             output = output.transpose(0, 1)
-    return output, final if len(final) > 1 else final[0]
+    return output, tuple(final) if len(final) > 1 else final[0]

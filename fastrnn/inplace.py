@@ -37,33 +37,11 @@ def columns(buffer, H, first, count=1):
     return buffer[:, first * H : (first + count) * H]
 
 
-class Scratch:
-    """Buffers for one chunk, with the views of every step made once and used for every chunk."""
-
-    def __init__(self, cell, widths, parts, sizes, like):
-        rows = sum(sizes)
-        self.sizes = sizes
-        self.buffers = [like.new_empty(rows, width * cell.H) for width in widths]
-        split = [part.split(sizes) for part in parts(*self.buffers)]
-        self.steps = list(zip(*split, strict=True)) if split else [()] * len(sizes)
-
-    def serves(self, sizes):
-        return sizes == self.sizes[: len(sizes)]
-
-    def rows(self, count):
-        return [buffer[:count] for buffer in self.buffers]
-
-    def walk(self, count, backwards):
-        """The views of the first `count` steps, in the order of the walk."""
-        steps = self.steps[:count]
-        return steps[::-1] if backwards else steps
-
-
 class RNN:
     """h' = φ(a). The buffer of pre-activations becomes that of the states."""
 
     one_sided = True
-    forward_widths = ()
+    forward_widths = (1,)  # h
     saved = ()
     backward_widths = (1, 1)  # a, d
     saved_states = ()
@@ -74,18 +52,17 @@ class RNN:
         self.w_ih = weights.w_ih
         self.b_ih = None if weights.b_ih is None else weights.b_ih + weights.b_hh
 
-    def forward_parts(self):
-        return ()
+    def forward_parts(self, h):
+        return (h,)
 
-    def project(self, x, buffers, h):
-        x.project(self.w_ih, self.b_ih, h)
+    def project(self, x, buffers):
+        x.project(self.w_ih, self.b_ih, buffers[0])
 
-    def forward(self, steps, after, state, w):
+    def forward(self, steps, state, w):
         activation = self.activation
         (h,) = state
-        for a in after:
-            activation(a.addmm_(h, w))
-            h = a
+        for (a,) in steps:
+            h = activation(a.addmm_(h, w))
         return (h,)
 
     def backward_parts(self, a, d):
@@ -99,15 +76,11 @@ class RNN:
             one_minus_square(h, a)
 
     def backward(self, steps, carry, w):
-        last = None
+        (product,) = carry
         for d, a in steps:
-            if last is None:
-                d.add_(carry[0])
-            else:
-                d.addmm_(last, w)
-            d.mul_(a)
-            last = d
-        return (last @ w,)
+            d.add_(product).mul_(a)
+            product = torch.mm(d, w, out=product)
+        return (product,)
 
     def gate_gradients(self, a, d):
         return d, d
@@ -118,7 +91,7 @@ class GRU:
     contiguous block is up to four times as fast as on a column of one (MKL, two threads)."""
 
     one_sided = False
-    forward_widths = (3, 1)  # h_n r z, n
+    forward_widths = (3, 1, 1)  # h_n r z, n, h
     saved = (slice(0, 3), slice(0, 1))
     backward_widths = (4, 1, 1)  # h_n r z n, z, d
     saved_states = ()
@@ -133,21 +106,21 @@ class GRU:
             self.b_rz = b_ih[: 2 * H] + b_hh[: 2 * H]
             self.b_n, self.b_hn = b_ih[2 * H :], b_hh[2 * H :]
 
-    def forward_parts(self, gates, n):
+    def forward_parts(self, gates, n, h):
         H = self.H
         h_n, r, z = gates.split(H, 1)
-        return gates, columns(gates, H, 1, 2), r, z, h_n, n
+        return gates, columns(gates, H, 1, 2), r, z, h_n, n, h
 
-    def project(self, x, buffers, h):
-        gates, n = buffers
+    def project(self, x, buffers):
+        gates, n, _ = buffers
         x.project(self.w_rz, self.b_rz, columns(gates, self.H, 1, 2))
         x.project(self.w_n, self.b_n, n)
         h_n = columns(gates, self.H, 0)
         h_n.zero_() if self.b_hn is None else h_n.copy_(self.b_hn)
 
-    def forward(self, steps, after, state, w):
+    def forward(self, steps, state, w):
         (h,) = state
-        for (gates, rz, r, z, h_n, n), out in zip(steps, after, strict=True):
+        for gates, rz, r, z, h_n, n, out in steps:
             gates.addmm_(h, w)
             rz.sigmoid_()
             n.addcmul_(r, h_n).tanh_()
@@ -168,19 +141,18 @@ class GRU:
         one_minus_z = 1 - z
         one_minus_square(n, a_n).mul_(one_minus_z)
         torch.mul(a_n, r, out=a_hn)
-        torch.addcmul(h_n, h_n, r, value=-1, out=a_r).mul_(a_hn)
+        torch.sub(1, r, out=a_r).mul_(h_n).mul_(a_hn)
         torch.sub(before[0], n, out=a_z).mul_(z).mul_(one_minus_z)
 
     def backward(self, steps, carry, w):
-        last = last_d = last_z = None
+        (past,) = carry
+        product = torch.empty_like(past)
         for d, d_gates, a, d_hh, z in steps:
-            if last is None:
-                d.add_(carry[0])
-            else:
-                d.addmm_(last, w).addcmul_(last_d, last_z)
+            d.add_(past)
+            torch.mul(d, z, out=past)
             a.mul_(d_gates)
-            last, last_d, last_z = d_hh, d, z
-        return (torch.addmm(last_d * last_z, last, w),)
+            past.add_(torch.mm(d_hh, w, out=product))
+        return (past,)
 
     def gate_gradients(self, a, z, d):
         return columns(a, self.H, 0, 3), columns(a, self.H, 1, 3)
@@ -190,7 +162,7 @@ class LSTM:
     """Buffers: o | i | f | g, where g moves to a block of its own for its tanh (see GRU)."""
 
     one_sided = True
-    forward_widths = (4, 1, 1, 1)  # o i f g, g, c, tanh c
+    forward_widths = (4, 1, 1, 1, 1)  # o i f g, g, c, tanh c, h
     saved = (slice(0, 3), slice(0, 1), slice(0, 1), slice(0, 1))
     backward_widths = (5, 1, 1, 1)  # o i f g and c' past the product; dh to dc; dc; d
     saved_states = (2,)  # c
@@ -200,17 +172,17 @@ class LSTM:
         self.w_ih = rotate(weights.w_ih, H)
         self.b_ih = None if weights.b_ih is None else rotate(weights.b_ih + weights.b_hh, H)
 
-    def forward_parts(self, gates, g, c, tanh_c):
+    def forward_parts(self, gates, g, c, tanh_c, h):
         H = self.H
         o, i, f, raw_g = gates.split(H, 1)
-        return gates, columns(gates, H, 0, 3), o, i, f, raw_g, g, c, tanh_c
+        return gates, columns(gates, H, 0, 3), o, i, f, raw_g, g, c, tanh_c, h
 
-    def project(self, x, buffers, h):
+    def project(self, x, buffers):
         x.project(self.w_ih, self.b_ih, buffers[0])
 
-    def forward(self, steps, after, state, w):
+    def forward(self, steps, state, w):
         h, c_before = state
-        for (gates, oif, o, i, f, raw_g, g, c, tanh_c), out in zip(steps, after, strict=True):
+        for gates, oif, o, i, f, raw_g, g, c, tanh_c, out in steps:
             gates.addmm_(h, w)
             oif.sigmoid_()
             g.copy_(raw_g).tanh_()
@@ -232,7 +204,7 @@ class LSTM:
         oif, g, _, tanh_c = saved
         o, i, f = oif.split(H, 1)
         a_o, a_i, a_f, a_g, past = a.split(H, 1)
-        torch.addcmul(oif, oif, oif, value=-1, out=columns(a, H, 0, 3))
+        torch.sub(1, oif, out=columns(a, H, 0, 3)).mul_(oif)
         a_o.mul_(tanh_c)
         a_i.mul_(g)
         a_f.mul_(before[1])
@@ -241,18 +213,15 @@ class LSTM:
         one_minus_square(tanh_c, a_c).mul_(o)
 
     def backward(self, steps, carry, w):
-        last = None
+        product, past_c = carry
         for d, a_c, dc, dc_gates, per_c, a_o, d_hh, past in steps:
-            if last is None:
-                d.add_(carry[0])
-                last_past = carry[1]
-            else:
-                d.addmm_(last, w)
-            torch.addcmul(last_past, d, a_c, out=dc)
+            d.add_(product)
+            torch.addcmul(past_c, d, a_c, out=dc)
             per_c.mul_(dc_gates)
             a_o.mul_(d)
-            last, last_past = d_hh, past
-        return last @ w, last_past.clone()
+            product = torch.mm(d_hh, w, out=product)
+            past_c = past
+        return product, past_c.clone()
 
     def gate_gradients(self, a, a_c, dc, d):
         d = columns(a, self.H, 0, 4)

@@ -103,8 +103,7 @@ class GRU(_Recurrent):
     native = nn.GRU
 
     def __init__(self, *args, **kwargs):
-        if "proj_size" in kwargs:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        _refuse_projection(args, kwargs)
         super().__init__("GRU", *args, **kwargs)
 
 
@@ -118,18 +117,22 @@ class RNN(_Recurrent):
     native = nn.RNN
 
     def __init__(self, *args, **kwargs):
-        if "proj_size" in kwargs:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-        if len(args) > 3:
-            self.nonlinearity = args[3]
-            args = args[:3] + args[4:]
-        else:
-            self.nonlinearity = kwargs.pop("nonlinearity", "tanh")
+        nonlinearity = args[3] if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
+        args = args[:3] + args[4:]
+        _refuse_projection(args, kwargs)
+        self.nonlinearity = nonlinearity
         if self.nonlinearity not in ("tanh", "relu"):
             raise ValueError(
                 f"Unknown nonlinearity '{self.nonlinearity}'. Select from 'tanh' or 'relu'."
             )
         super().__init__(f"RNN_{self.nonlinearity.upper()}", *args, **kwargs)
+
+
+def _refuse_projection(args, kwargs):
+    # RNNBase takes proj_size as its eighth argument after `mode`; torch.nn.GRU and RNN overlook it
+    # there, and build a module whose forward pass makes no sense.
+    if "proj_size" in kwargs or len(args) > 7:
+        raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
 
 
 def _signature(**parameters):

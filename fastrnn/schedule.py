@@ -52,26 +52,36 @@ def before(states, initial, sizes, chunk, reverse):
     step of each sequence; `reverse` says that time ran backwards.
     """
     first, last = chunk.first_step, chunk.first_step + len(chunk.sizes)
-    end = chunk.start  # end of the rows of step t - 1
-    if not reverse:
-        if first > 0 and sizes[first - 1] == chunk.sizes[-1]:
-            size = chunk.sizes[-1]
-            return states[chunk.start - size : chunk.stop - size]
-        pieces = []
-        for t in range(first, last):
-            begin = end - sizes[t - 1] if t else 0
+    if chunk.sizes[0] == chunk.sizes[-1]:
+        return _shifted(states, initial, sizes, chunk, first, last, reverse)
+    pieces = []
+    end = chunk.start  # of the rows of step t - 1, or of step t if time runs backwards
+    for t in range(first, last):
+        if reverse:
+            end += sizes[t]
+            after = sizes[t + 1] if t + 1 < len(sizes) else 0
+            pieces += [states[end : end + after], initial[after : sizes[t]]]
+        else:
+            begin = end - sizes[t - 1]
             pieces.append(states[begin : begin + sizes[t]] if t else initial[: sizes[0]])
             end += sizes[t]
-        return torch.cat(pieces)
-    if last < len(sizes) and sizes[last] == chunk.sizes[0]:
-        size = chunk.sizes[0]
-        return states[chunk.start + size : chunk.stop + size]
-    pieces = []
-    for t in range(first, last):
-        end += sizes[t]
-        after = sizes[t + 1] if t + 1 < len(sizes) else 0
-        pieces += [states[end : end + after], initial[after : sizes[t]]]
     return torch.cat(pieces)
+
+
+def _shifted(states, initial, sizes, chunk, first, last, reverse):
+    """`before` for a chunk of one size: its own rows but for one step, and a step from beyond."""
+    size = chunk.sizes[0]
+    if reverse:
+        after = sizes[last] if last < len(sizes) else 0
+        if after == size:
+            return states[chunk.start + size : chunk.stop + size]
+        beyond = (states[chunk.stop : chunk.stop + after], initial[after:size])
+        return torch.cat((states[chunk.start + size : chunk.stop], *beyond))
+    if first > 0 and sizes[first - 1] == size:
+        return states[chunk.start - size : chunk.stop - size]
+    begin = chunk.start - sizes[first - 1]
+    beyond = states[begin : begin + size] if first > 0 else initial[:size]
+    return torch.cat((beyond, states[chunk.start : chunk.stop - size]))
 
 
 def resize(carry, size, joining, leaving):

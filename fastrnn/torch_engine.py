@@ -96,20 +96,33 @@ def bptt_plan(cell, x, state, weights, sizes, reverse):
     ):
         h, *final = Recurrence.apply(cell, sizes, reverse, x, *state, *weights)
         return h, final
-    return bptt.forward(cell, x, state, weights, sizes, reverse, keep=False)[:2]
+    return bptt.forward(cell, x, state, weights, sizes, reverse, keep_all=False)[:2]
 
 
-@layered
-def cell_plan(cell, x, state, weights, sizes, reverse):
-    """torch's operator for one step, once for each step: nothing to prepare."""
-    step = CELL_STEPS[cell.name]
-    rows = x.split(sizes)
-    outputs = [None] * len(rows)
-    for t in reversed(range(len(rows))) if reverse else range(len(rows)):
-        after = step(rows[t], state if len(state) > 1 else state[0], *weights[:4])
-        state = after if isinstance(after, tuple) else (after,)
-        outputs[t] = state[0]
-    return torch.cat(outputs), state
+def cell_plan(call, x, sizes, state, weights, options):
+    """torch's operator for one step, once for each step: nothing to prepare, and little around it,
+    since for a single step all of that would take longer than the step."""
+    step = CELL_STEPS[call.cell.name]
+    per = len(weights) // call.layers
+    zeros = weights[0].new_zeros(call.B, call.H) if state is None else None
+    layers = []
+    xs = x.unbind(0)
+    for k in range(call.layers):
+        now = [zeros] * len(call.cell.states) if state is None else [part[k] for part in state]
+        w = weights[k * per : k * per + per]
+        outputs = []
+        for x_t in xs:
+            now = step(x_t, now, *w) if len(now) > 1 else [step(x_t, now[0], *w)]
+            outputs.append(now[0])
+        layers.append(now)
+        xs = outputs
+        if k < call.layers - 1 and options.dropout > 0:
+            xs = torch.dropout(torch.stack(xs), options.dropout, options.training).unbind(0)
+    if call.layers == 1:
+        final = [part.unsqueeze(0) for part in now]
+    else:
+        final = list(map(torch.stack, zip(*layers, strict=True)))
+    return torch.stack(xs), final
 
 
 PLANS = {
