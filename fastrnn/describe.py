@@ -17,7 +17,10 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def describe(cell, input, hx, weights, options):
-    """A `Call`, or the reason (str) why the call is for torch.nn alone."""
+    """A `Call`, or the reason (str) why the call is for torch.nn alone.
+
+    Of the weights only the first two are looked at; see `weights_problem`.
+    """
     packed = type(input) is PackedSequence
     data = input.data if packed else input
     if type(data) not in PLAIN or data.dim() == 0:
@@ -38,9 +41,6 @@ def describe(cell, input, hx, weights, options):
     L, D = options.num_layers, options.directions
     rows, I = w.shape
     H, R = rows // len(cell.gates), w_hh.shape[1]
-    message = _weights_problem(weights, L, D, rows, I, H, R, dtype, device)
-    if message:
-        return message
     shape = data.shape
     if not options.one_hot:
         *shape, features = shape
@@ -68,29 +68,34 @@ def describe(cell, input, hx, weights, options):
             return message
     return Call(
         cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
-        device.type, packed, options.one_hot, _differentiable(data, hx, weights),
+        device.type, packed, options.one_hot, torch.is_grad_enabled(),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), _special(device.type),
     )  # fmt: skip
 
 
-def _weights_problem(weights, layers, directions, rows, I, H, R, dtype, device):
+def weights_problem(call, weights):
+    """What is wrong with the weights for `call`, or None.
+
+    Apart from `describe` because torch.nn's operators look themselves, and a single step is over
+    before they are looked at twice.
+    """
+    layers, directions = call.layers, call.directions
     per, rest = divmod(len(weights), layers * directions)
     if rest or not 2 <= per <= 5:
         return f"{len(weights)} weights do not belong to {layers} layers, {directions} directions"
-    if R != H and per % 2 == 0:
-        return f"weight_hh has {R} columns, where {H} are needed"
-    first = [(rows, I), (rows, R)]
+    rows, R = len(call.cell.gates) * call.H, call.proj_size or call.H
+    first = [(rows, call.I), (rows, R)]
     if per >= 4:
         first += [(rows,), (rows,)]
     if per % 2:
-        first.append((R, H))
+        first.append((R, call.H))
     shapes = first * directions
     if layers > 1:
         shapes += [(rows, directions * R), *first[1:]] * (directions * (layers - 1))
     for w, expected in zip(weights, shapes, strict=True):
         if type(w) not in PLAIN:
             return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
-        if w.shape != expected or w.dtype is not dtype or w.device != device:
+        if w.shape != expected or w.dtype is not call.dtype or w.device.type != call.device:
             return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
     return None
 
@@ -105,13 +110,6 @@ def _state_problem(cell, hx, batch, R, H, dtype, device):
         if state.shape != (*batch, width) or state.dtype != dtype or state.device != device:
             return f"hx is {tuple(state.shape)} {state.dtype}, where {(*batch, width)} is needed"
     return None
-
-
-def _differentiable(data, hx, weights):
-    if not torch.is_grad_enabled():
-        return False
-    states = () if hx is None else (hx,) if isinstance(hx, torch.Tensor) else hx
-    return any(t.requires_grad for t in (data, *states, *weights))
 
 
 def _special(device):

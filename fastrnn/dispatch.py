@@ -26,8 +26,8 @@ class Call(NamedTuple):
     """All that a choice depends on.
 
     T steps, B sequences (in the largest step), I inputs, H hidden units. `differentiable` says that
-    a backward pass may come, `onednn` that torch has oneDNN's fused LSTM, `special` names what only
-    torch's own operators heed, such as autocast.
+    grad mode is on, so a backward pass may come, `onednn` that torch has oneDNN's fused LSTM;
+    `special` names what only torch's own operators heed, such as autocast.
     """
 
     cell: Cell
@@ -126,21 +126,25 @@ def _torch(plan, reason):
     return Choice("torch", plan, reason)
 
 
-# The thresholds below are measured on CPUs, with `python -m benchmarks --suite cpu`.
 SPECIAL = "{special}: torch's own operators heed that"
 OTHER_DEVICE = _torch("aten", "on this device torch.nn's own operators are used")
 HALF = _torch("aten", "half precision on a CPU is left to torch.nn's own operators")
 PROJECTION = _torch("aten", "LSTM with projections is left to torch.nn's own operator")
 ONEDNN = _torch("aten", "oneDNN's fused LSTM, which torch.nn uses, is faster than a loop here")
 LONG_LSTM = _torch(
-    "bptt", "training over many steps: as fast as oneDNN's LSTM, in less than half the memory"
+    "bptt",
+    "training over many steps: as fast as oneDNN's LSTM in less than half the memory, and faster "
+    "once gradients vanish",
 )
 SHORT_LSTM = _torch("cell", "few steps: oneDNN's LSTM would repack the weights in each call")
 SHORT = _torch("aten", "few steps: preparing the weights for a loop would not pay")
+WIDE = _torch("aten", "at this hidden size the products take the time, and a loop saves none of it")
 PACKED = _torch(
     "bptt", "packed input: torch.nn's backward pass takes time quadratic in the sequence length"
 )
-PACKED_INFERENCE = _torch("bptt", "packed input: a loop over shrinking batches")
+PACKED_INFERENCE = _torch(
+    "aten", "packed input: torch.nn's own loop is as fast as long as it infers"
+)
 INDICES = _torch("bptt", "one-hot indices: a look-up in W_ih instead of a matrix product")
 LOOP = _torch("bptt", "torch.nn takes many small operators a step here; the loop takes few")
 
@@ -154,26 +158,35 @@ def _fastest(call):
         return HALF
     if call.proj_size:
         return PROJECTION
-    if call.packed:
+    if call.packed and not call.one_hot:
         return PACKED if call.differentiable else PACKED_INFERENCE
-    if call.cell is LSTM and call.onednn and call.dtype is torch.float32:
-        return _fastest_lstm(call)
-    if call.T < 8:
-        return SHORT
-    return INDICES if call.one_hot else LOOP
+    if call.cell is LSTM and call.onednn and call.dtype is torch.float32 and not call.packed:
+        return _fastest_dense_lstm(call)
+    return _fastest_loop(call)
 
 
-def _fastest_lstm(call):
-    work = call.B * call.H
+# The thresholds were measured on two CPUs: an Intel Xeon with AVX-512 and AMX, and an AMD EPYC 9004,
+# whose figures are in benchmarks/results/. Where the two differ, the choice is torch.nn's operator.
+
+
+def _fastest_loop(call):
     if call.one_hot and call.T >= 8:
         return INDICES
-    few = (
-        call.T == 1
-        or (call.T <= 4 and work <= 2048)
-        or (call.B == 1 and call.H >= 512 and call.T <= 8)
-    )
-    if few and call.directions == 1:
+    if call.T < (32 if call.H >= 512 or not call.differentiable else 16):
+        return SHORT
+    widest = 256 if not call.differentiable else 512 if call.cell.gates == "h" else 1024
+    return LOOP if call.H <= widest else WIDE
+
+
+def _fastest_dense_lstm(call):
+    # A look-up saves the share I / (I + H) of the products; the loop costs about as much again.
+    if call.one_hot:
+        return INDICES if call.T >= 8 and call.I >= 2 * call.H else ONEDNN
+    work = call.B * call.H
+    few = call.T <= 4 and work <= 2048
+    large = call.B == 1 and call.H >= 512 and call.T <= 8
+    if (call.T == 1 or few or large) and call.directions == 1:
         return SHORT_LSTM
-    if call.differentiable and call.T >= 128 and work >= 4096:
+    if call.differentiable and call.T >= 128 and work >= 4096 and call.H <= 128:
         return LONG_LSTM
     return ONEDNN

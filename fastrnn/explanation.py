@@ -6,7 +6,7 @@ from torch import nn
 
 from .cell_modules import _Cell
 from .conversion import REPLACED_BY
-from .describe import describe
+from .describe import describe, weights_problem
 from .dispatch import PLANS, choose, obstacles
 from .functional import check_indices
 from .kernels.cell import CELLS
@@ -61,6 +61,8 @@ def explain(module: nn.Module, input, hx=None, *, one_hot: bool = False) -> Expl
     if one_hot:
         check_indices(input, weights)
     call = describe(CELLS[module.mode], input, hx, weights, options)
+    if not isinstance(call, str):
+        call = weights_problem(call, weights) or call
     title = f"{type(module).__name__}({module.extra_repr()})"
     if isinstance(call, str):
         return Explanation(title, "torch", "aten", f"left to torch.nn: {call}", {})

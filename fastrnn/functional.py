@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import torch_engine
-from .describe import describe
+from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
 
@@ -91,9 +91,10 @@ def _call(mode, input, hx, weights, options):
     if options.one_hot:
         check_indices(input, weights)
     call = describe(CELLS[mode], input, hx, weights, options)
-    if isinstance(call, str):
-        raise ValueError(call)
-    return run(call, input, hx, weights, options)
+    problem = call if isinstance(call, str) else weights_problem(call, weights)
+    if problem:
+        raise ValueError(problem)
+    return run(call, choose(call).plan, input, hx, weights, options)
 
 
 def check_indices(input, weights):
@@ -107,9 +108,9 @@ def check_indices(input, weights):
         raise IndexError(f"one-hot indices must lie in [0, {I}), got {low} to {high}")
 
 
-def run(call, input, hx, weights, options):
-    """Carry out a described call; see `lstm` for the arguments."""
-    plan = torch_engine.PLANS[choose(call).plan]
+def run(call, plan, input, hx, weights, options):
+    """Carry out a described call by the plan of that name; see `lstm` for the arguments."""
+    plan = torch_engine.PLANS[plan]
     states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     if call.packed:
         data, sizes, order, back = input

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .describe import describe
-from .dispatch import cannot_serve, forced_engine
+from .describe import describe, weights_problem
+from .dispatch import cannot_serve, choose, forced_engine
 from .functional import Options, check_indices, run
 from .kernels.cell import CELLS
 
@@ -31,12 +31,20 @@ class _Recurrent(nn.RNNBase):
         if one_hot:
             check_indices(input, weights)
         call = describe(CELLS[self.mode], input, hx, weights, options)
-        if isinstance(call, str) or self.hidden_size != call.H:
-            result = self._as_torch(input, hx, one_hot)
-            if forced_engine() not in ("auto", "torch", "torch.aten"):
-                raise RuntimeError(cannot_serve(forced_engine(), [str(call)]))
-            return result
-        return run(call, input, hx, weights, options)
+        if type(call) is str or call.H != self.hidden_size:  # noqa: SIM300
+            return self._left_to_torch(call, input, hx, one_hot)
+        plan = choose(call).plan
+        if plan in ("bptt", "reference"):
+            problem = weights_problem(call, weights)
+            if problem:
+                return self._left_to_torch(problem, input, hx, one_hot)
+        return run(call, plan, input, hx, weights, options)
+
+    def _left_to_torch(self, reason, input, hx, one_hot):
+        result = self._as_torch(input, hx, one_hot)
+        if forced_engine() not in ("auto", "torch", "torch.aten"):
+            raise RuntimeError(cannot_serve(forced_engine(), [str(reason)]))
+        return result
 
     def _options(self, one_hot):
         return Options(
