@@ -159,23 +159,30 @@ def _fastest(call):
     if call.proj_size:
         return PROJECTION
     if call.packed and not call.one_hot:
-        return PACKED if call.differentiable else PACKED_INFERENCE
+        return _fastest_packed(call)
     if call.cell is LSTM and call.onednn and call.dtype is torch.float32 and not call.packed:
         return _fastest_dense_lstm(call)
     return _fastest_loop(call)
 
 
-# The thresholds were measured on two CPUs: an Intel Xeon with AVX-512 and AMX, and an AMD EPYC 9004,
-# whose figures are in benchmarks/results/. Where the two differ, the choice is torch.nn's operator.
+# The thresholds were measured on an Intel Xeon (AVX-512, AMX) and on an AMD EPYC 9004, for which
+# benchmarks/results/ has the figures. Where the two differ, torch.nn's operator is chosen.
+
+
+def _fastest_packed(call):
+    if not call.differentiable:
+        return PACKED_INFERENCE
+    return SHORT if call.T < 12 else PACKED
 
 
 def _fastest_loop(call):
     if call.one_hot and call.T >= 8:
         return INDICES
-    if call.T < (32 if call.H >= 512 or not call.differentiable else 16):
+    enough = 16 if call.differentiable and call.H < 512 else 32
+    if call.T < enough:
         return SHORT
     widest = 256 if not call.differentiable else 512 if call.cell.gates == "h" else 1024
-    return LOOP if call.H <= widest else WIDE
+    return WIDE if call.H > widest else LOOP
 
 
 def _fastest_dense_lstm(call):
@@ -183,9 +190,9 @@ def _fastest_dense_lstm(call):
     if call.one_hot:
         return INDICES if call.T >= 8 and call.I >= 2 * call.H else ONEDNN
     work = call.B * call.H
-    few = call.T <= 4 and work <= 2048
-    large = call.B == 1 and call.H >= 512 and call.T <= 8
-    if (call.T == 1 or few or large) and call.directions == 1:
+    one = call.T == 1 and (call.B <= 64 or call.H >= 512)
+    few = call.T <= 8 and call.B == 1 and call.H >= 512 and not call.differentiable
+    if (one or few) and call.directions == 1:
         return SHORT_LSTM
     if call.differentiable and call.T >= 128 and work >= 4096 and call.H <= 128:
         return LONG_LSTM
