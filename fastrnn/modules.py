@@ -31,7 +31,7 @@ class _Recurrent(nn.RNNBase):
         if one_hot:
             check_indices(input, weights)
         call = describe(CELLS[self.mode], input, hx, weights, options)
-        if type(call) is str or call.H != self.hidden_size:  # noqa: SIM300
+        if type(call) is str or call.H != self.hidden_size:
             return self._left_to_torch(call, input, hx, one_hot)
         plan = choose(call).plan
         if plan in ("bptt", "reference"):

@@ -1,0 +1,4 @@
+"""fastrnn against torch.nn, run from a checkout: `python -m benchmarks` or `pytest benchmarks`.
+
+The shapes and where they come from are in `cases.py`; `python -m benchmarks plot` draws results.
+"""

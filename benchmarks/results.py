@@ -1,0 +1,58 @@
+"""The results file: JSON, replaced as a whole after every row, so that it can always be read."""
+
+import json
+import os
+from pathlib import Path
+
+from benchmarks import machine
+
+_ROW_FIELDS = {"case", "kind", "shape", "cell", "mode", "dtype", "status"}
+
+
+class ResultsError(ValueError):
+    """A results file that cannot be used; the message is one line and names the file."""
+
+
+class Results:
+    """Rows by key, and the environment they were measured in."""
+
+    def __init__(self, path: Path, environment: dict):
+        self.path = path
+        self.environment = environment
+        self.rows: dict[str, dict] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ResultsError(f"cannot read {path}: it is not JSON") from error
+        try:
+            results = cls(path, dict(content["environment"]))
+            results.rows = dict(content["rows"])
+            complete = all(row.keys() >= _ROW_FIELDS for row in results.rows.values())
+        except (AttributeError, KeyError, TypeError, ValueError):
+            complete = False
+        if not complete:
+            raise ResultsError(f"cannot read {path}: it holds no results of this benchmark")
+        return results
+
+    @classmethod
+    def resume(cls, path: Path, environment: dict) -> "Results":
+        """The file's rows, to be added to; refused if they were measured elsewhere."""
+        if not path.exists():
+            return cls(path, environment)
+        results = cls.load(path)
+        if differences := machine.differences(results.environment, environment):
+            raise ResultsError(f"cannot resume {path}: {'; '.join(differences)}")
+        return results
+
+    def add(self, key: str, row: dict) -> None:
+        self.rows[key] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"environment": self.environment, "rows": self.rows}
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(beside, self.path)

@@ -1,0 +1,1 @@
+"""Examples of fastrnn, run from the checkout: `python -m examples.surnames`."""
