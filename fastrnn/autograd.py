@@ -23,7 +23,8 @@ class Recurrence(Function):
         ctx.set_materialize_grads(False)
         # Only the gradient of W_ih reads x. With a frozen W_ih the caller may reuse x's memory, so
         # autograd is not asked to watch it.
-        ctx.unwatched_x = None if weights.w_ih.requires_grad else (x, x._version)
+        version = None if x.is_inference() else x._version
+        ctx.unwatched_x = None if weights.w_ih.requires_grad else (x, version)
         ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *saved)
         return h, *final
 
@@ -36,7 +37,7 @@ class Recurrence(Function):
         inputs = len(ctx.needs_input_grad) - 4
         tensors, (h, *saved) = rest[:inputs], rest[inputs:]
         if torch.is_grad_enabled() or any(map(_is_batched, (dh, *dfinal))):
-            if ctx.unwatched_x and x._version != version:
+            if ctx.unwatched_x and version is not None and x._version != version:
                 raise RuntimeError(
                     "the input of a recurrent layer, needed for its second derivative, has been "
                     "modified by an inplace operation"

@@ -6,7 +6,9 @@ torch.nn.RNNCellBase, under fastrnn's dispatch. Forms of input, outputs and erro
 
 from torch import nn
 
-from .dispatch import cannot_serve, forced_engine
+from .dispatch import require_torch_nn
+
+ONE_STEP = "a cell is one step, for which torch has one operator"
 
 
 class _Cell(nn.RNNCellBase):
@@ -15,10 +17,7 @@ class _Cell(nn.RNNCellBase):
     native: type[nn.RNNCellBase]
 
     def forward(self, input, hx=None):
-        if forced_engine() in ("torch.bptt", "torch.reference"):
-            raise RuntimeError(
-                cannot_serve(forced_engine(), ["a cell is one step, the plan is for sequences"])
-            )
+        require_torch_nn(ONE_STEP)
         return self.native.forward(self, input, hx)
 
 

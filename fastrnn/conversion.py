@@ -109,7 +109,9 @@ def patched():
     try:
         yield
     finally:
-        if before is not modules.LSTM:
+        if before is modules.LSTM:
+            patch()
+        else:
             unpatch()
 
 

@@ -113,7 +113,8 @@ def _state_problem(cell, hx, batch, R, H, dtype, device):
 
 
 def _special(device):
-    if torch.is_autocast_enabled(device):
+    autocast = device == "cpu" or torch.amp.is_autocast_available(device)
+    if autocast and torch.is_autocast_enabled(device):
         return "autocast is on"
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is at work"

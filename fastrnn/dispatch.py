@@ -90,11 +90,21 @@ def choose(call, forced=None):
     plan = forced.removeprefix("torch.")
     reasons = obstacles(plan, call)
     if reasons:
-        raise RuntimeError(cannot_serve(forced, reasons))
+        raise RuntimeError(_cannot_serve(forced, reasons))
     return Choice("torch", plan, f"asked for with fastrnn.use_engine({forced!r})")
 
 
-def cannot_serve(engine, reasons):
+def require_torch_nn(reason):
+    """Raise if `use_engine` named a plan other than torch.nn's own operators.
+
+    For the calls that these alone serve.
+    """
+    forced = _forced.get()
+    if forced not in ("auto", "torch", "torch.aten"):
+        raise RuntimeError(_cannot_serve(forced, [reason]))
+
+
+def _cannot_serve(engine, reasons):
     return "\n  - ".join([f"engine {engine!r} cannot serve this call:", *reasons])
 
 
@@ -116,10 +126,6 @@ def use_engine(name):
         yield
     finally:
         _forced.reset(token)
-
-
-def forced_engine():
-    return _forced.get()
 
 
 def _torch(plan, reason):

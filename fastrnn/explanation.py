@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .cell_modules import _Cell
+from .cell_modules import ONE_STEP, _Cell
 from .conversion import REPLACED_BY
 from .describe import describe, weights_problem
-from .dispatch import PLANS, choose, obstacles
-from .functional import check_indices
+from .dispatch import PLANS, choose, obstacles, require_torch_nn
+from .functional import indices
 from .kernels.cell import CELLS
 from .modules import _Recurrent
 
@@ -50,21 +50,21 @@ def explain(module: nn.Module, input, hx=None, *, one_hot: bool = False) -> Expl
         RuntimeError: within `use_engine`, if that engine cannot serve the call.
     """
     if isinstance(module, _Cell):
-        return Explanation(
-            f"{type(module).__name__}({module.extra_repr()})", "torch", "aten",
-            "a cell is one step, for which torch has one operator", {},
-        )  # fmt: skip
+        require_torch_nn(ONE_STEP)
+        title = f"{type(module).__name__}({module.extra_repr()})"
+        return Explanation(title, "torch", "aten", ONE_STEP, {})
     if not isinstance(module, _Recurrent):
         raise TypeError(_not_ours(module))
     options = module._options(one_hot)
     weights = module._current_weights()
     if one_hot:
-        check_indices(input, weights)
+        input = indices(input, weights)
     call = describe(CELLS[module.mode], input, hx, weights, options)
     if not isinstance(call, str):
         call = weights_problem(call, weights) or call
     title = f"{type(module).__name__}({module.extra_repr()})"
     if isinstance(call, str):
+        require_torch_nn(call)
         return Explanation(title, "torch", "aten", f"left to torch.nn: {call}", {})
     choice = choose(call)
     kind = "packed" if call.packed else "one-hot indices" if call.one_hot else "dense"

@@ -6,6 +6,7 @@ T steps, B sequences, I inputs, H hidden units, L layers, D directions, R = proj
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -13,6 +14,8 @@ from . import torch_engine
 from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Options(NamedTuple):
@@ -89,7 +92,7 @@ def rnn(
 
 def _call(mode, input, hx, weights, options):
     if options.one_hot:
-        check_indices(input, weights)
+        input = indices(input, weights)
     call = describe(CELLS[mode], input, hx, weights, options)
     problem = call if isinstance(call, str) else weights_problem(call, weights)
     if problem:
@@ -97,15 +100,20 @@ def _call(mode, input, hx, weights, options):
     return run(call, choose(call).plan, input, hx, weights, options)
 
 
-def check_indices(input, weights):
-    """Raise unless `input` holds indices of the columns of the first weight."""
-    data = input.data if isinstance(input, PackedSequence) else input
-    if not isinstance(data, Tensor) or data.is_floating_point() or data.is_complex():
+def indices(input, weights):
+    """`input` as indices of the columns of the first weight, int32 or int64, or an error."""
+    packed = isinstance(input, PackedSequence)
+    data = input.data if packed else input
+    if not isinstance(data, Tensor) or data.dtype not in INTEGERS:
         kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
         raise TypeError(f"one_hot=True takes a tensor of integer indices, got {kind}")
     I = weights[0].shape[-1]
-    if data.numel() and not 0 <= (low := int(data.min())) <= (high := int(data.max())) < I:
+    low, high = (int(data.min()), int(data.max())) if data.numel() else (0, 0)
+    if low < 0 or high >= I:
         raise IndexError(f"one-hot indices must lie in [0, {I}), got {low} to {high}")
+    if data.dtype not in (torch.int32, torch.int64):
+        data = data.long()
+    return input._replace(data=data) if packed else data
 
 
 def run(call, plan, input, hx, weights, options):

@@ -221,7 +221,7 @@ class LSTM:
             a_o.mul_(d)
             product = torch.mm(d_hh, w, out=product)
             past_c = past
-        return product, past_c.clone()
+        return product, past_c
 
     def gate_gradients(self, a, a_c, dc, d):
         d = columns(a, self.H, 0, 4)

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .describe import describe, weights_problem
-from .dispatch import cannot_serve, choose, forced_engine
-from .functional import Options, check_indices, run
+from .dispatch import choose, require_torch_nn
+from .functional import Options, indices, run
 from .kernels.cell import CELLS
 
 
@@ -29,10 +29,12 @@ class _Recurrent(nn.RNNBase):
         options = self._options(one_hot)
         weights = self._current_weights()
         if one_hot:
-            check_indices(input, weights)
+            input = indices(input, weights)
         call = describe(CELLS[self.mode], input, hx, weights, options)
-        if type(call) is str or call.H != self.hidden_size:
+        if type(call) is str:
             return self._left_to_torch(call, input, hx, one_hot)
+        if call.H != self.hidden_size:
+            return self._left_to_torch("the weights differ from hidden_size", input, hx, one_hot)
         plan = choose(call).plan
         if plan in ("bptt", "reference"):
             problem = weights_problem(call, weights)
@@ -41,9 +43,8 @@ class _Recurrent(nn.RNNBase):
         return run(call, plan, input, hx, weights, options)
 
     def _left_to_torch(self, reason, input, hx, one_hot):
-        result = self._as_torch(input, hx, one_hot)
-        if forced_engine() not in ("auto", "torch", "torch.aten"):
-            raise RuntimeError(cannot_serve(forced_engine(), [str(reason)]))
+        result = self._as_torch(input, hx, one_hot)  # first, for its errors
+        require_torch_nn(reason)
         return result
 
     def _options(self, one_hot):

@@ -10,7 +10,7 @@ in a Triton kernel (`device.py` compiles the same code objects with its own sigm
 `x` and `h` hold one tile per gate, from the input side (W_ih x + b_ih) and from the recurrent side
 (W_hh h + b_hh). `state`, `before`, `after` are `(h,)` or `(h, c)`; `saved` is what backward needs
 of forward. `dx` and `dh` are the gradients of the tiles `x` and `h`; `dbefore` is the gradient that
-reaches the previous state directly, past the matrix product, and None where no such path exists.
+reaches the previous state directly, past the matrix product, and 0.0 where no such path exists.
 
 Gates are in torch's order: i f g o (LSTM) and r z n (GRU). Formulas: the documentation of
 torch.nn.LSTM, torch.nn.GRU and torch.nn.RNN.
@@ -40,7 +40,7 @@ def lstm_backward(dafter, saved, before, after):
         dc * i * (1 - g * g),
         dafter[0] * tanh_c * o * (1 - o),
     )
-    return dgates, dgates, (None, dc * f)
+    return dgates, dgates, (0.0, dc * f)
 
 
 def gru_forward(x, h, state):
@@ -70,7 +70,7 @@ def rnn_tanh_forward(x, h, state):
 
 def rnn_tanh_backward(dafter, saved, before, after):
     dgates = (dafter[0] * (1 - after[0] * after[0]),)
-    return dgates, dgates, (None,)
+    return dgates, dgates, (0.0,)
 
 
 def rnn_relu_forward(x, h, state):
@@ -80,4 +80,4 @@ def rnn_relu_forward(x, h, state):
 
 def rnn_relu_backward(dafter, saved, before, after):
     dgates = (dafter[0] * (after[0] > 0),)
-    return dgates, dgates, (None,)
+    return dgates, dgates, (0.0,)
