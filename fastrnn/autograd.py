@@ -21,10 +21,9 @@ class Recurrence(Function):
         h, final, saved = bptt.forward(cell, x, state, weights, sizes, reverse, keep_all=True)
         ctx.cell, ctx.sizes, ctx.reverse = cell, sizes, reverse
         ctx.set_materialize_grads(False)
-        # Only the gradient of W_ih reads x. With a frozen W_ih the caller may reuse x's memory, so
-        # autograd is not asked to watch it.
-        version = None if x.is_inference() else x._version
-        ctx.unwatched_x = None if weights.w_ih.requires_grad else (x, version)
+        # Only the gradient of W_ih, and second derivatives, read x. With a frozen W_ih the caller
+        # may reuse x's memory, so autograd is not asked to watch it, and a copy is kept.
+        ctx.unwatched_x = None if weights.w_ih.requires_grad else (x, x.clone())
         ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *saved)
         return h, *final
 
@@ -33,15 +32,12 @@ class Recurrence(Function):
         cell, sizes, reverse = ctx.cell, ctx.sizes, ctx.reverse
         x, *rest = ctx.saved_tensors
         if ctx.unwatched_x:
-            x, version = ctx.unwatched_x
+            original, x = ctx.unwatched_x
         inputs = len(ctx.needs_input_grad) - 4
         tensors, (h, *saved) = rest[:inputs], rest[inputs:]
         if torch.is_grad_enabled() or any(map(_is_batched, (dh, *dfinal))):
-            if ctx.unwatched_x and version is not None and x._version != version:
-                raise RuntimeError(
-                    "the input of a recurrent layer, needed for its second derivative, has been "
-                    "modified by an inplace operation"
-                )
+            if ctx.unwatched_x and original.requires_grad:
+                x = _valued(original, x)
             return None, None, None, *_differentiable(ctx, x, tensors, dh, dfinal)
         state, weights = _split(cell, tensors)
         needs_x, *needs = ctx.needs_input_grad[3:]
@@ -52,6 +48,11 @@ class Recurrence(Function):
             cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, needed=needed
         )
         return None, None, None, g.x, *g.state, g.w_ih, g.w_hh, g.b_ih, g.b_hh, None
+
+
+def _valued(x, values):
+    """`values`, as far as derivatives go in the place of `x`."""
+    return values + (x - x.detach())
 
 
 def _is_batched(gradient):

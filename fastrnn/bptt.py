@@ -93,10 +93,10 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
     final = tuple(torch.empty_like(s) for s in state)
     saved = ()
     if keep_all:
-        widths = [part.stop for part in loop.saved]
+        widths = [part.stop - part.start for part in loop.saved]
         saved = tuple(h.new_empty(h.shape[0], width * H) for width in widths)
     with torch.inference_mode():
-        w = inplace.rotate(weights.w_hh, H).t().contiguous()
+        w = weights.w_hh.t().contiguous()
         cut = chunks(sizes)
         scratch = take(loop, loop.forward_widths, loop.forward_parts, cut[0].sizes, h)
         carry = tuple(s[: sizes[-1 if reverse else 0]] for s in state)
@@ -115,6 +115,7 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
             carry = tuple(c.clone() for c in carry)
             h[rows] = states
             if keep_all:
+                loop.finish(buffers)
                 for kept, buffer, part in zip(saved, buffers, loop.saved, strict=True):
                     kept[rows] = buffer[:, part.start * H : part.stop * H]
         keep(scratch)
@@ -136,10 +137,10 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
     dx = torch.empty_like(x) if "x" in needed else None
     dw_ih = torch.zeros_like(weights.w_ih) if "w_ih" in needed else None
     dw_hh = torch.zeros_like(weights.w_hh) if "w_hh" in needed else None
-    db_hh = torch.zeros_like(weights.b_hh) if {"b_ih", "b_hh"} & needed else None
-    db_ih = None if db_hh is None or loop.one_sided else torch.zeros_like(weights.b_ih)
+    db_ih = torch.zeros_like(weights.b_ih) if "b_ih" in needed else None
+    db_hh = torch.zeros_like(weights.b_hh) if "b_hh" in needed else None
     with torch.inference_mode():
-        w = inplace.rotate(weights.w_hh, H)
+        w = weights.w_hh
         joining = tuple(
             s.new_zeros(s.shape) if d is None else d for d, s in zip(dfinal, state, strict=True)
         )
@@ -181,17 +182,16 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                 dw_hh.addmm_(d_hh.t(), previous[0])
             if db_hh is not None:
                 db_hh += d_hh.sum(0)
-            if db_ih is not None:
-                db_ih += d_ih.sum(0)
-            if dw_ih is not None:
-                input_rows(x, chunk).add_weight_gradient(d_ih, dw_ih)
             if dx is not None:
-                torch.mm(d_ih, loop.w_ih, out=dx[rows])
+                dx[rows] = 0
+            for d, gates in d_ih:
+                if db_ih is not None:
+                    db_ih[gates] += d.sum(0)
+                if dw_ih is not None:
+                    input_rows(x, chunk).add_weight_gradient(d, dw_ih[gates])
+                if dx is not None:
+                    dx[rows].addmm_(d, weights.w_ih[gates])
         keep(scratch)
         for whole, part in zip(dstate, carry, strict=True):
             whole[: part.shape[0]] = part
-    dw_hh, db_hh = inplace.unrotate(dw_hh, H), inplace.unrotate(db_hh, H)
-    if loop.one_sided:
-        dw_ih = inplace.unrotate(dw_ih, H)
-        db_ih = None if db_hh is None else db_hh.clone()
     return Gradients(dx, dstate, dw_ih, dw_hh, db_ih, db_hh)

@@ -84,7 +84,7 @@ def choose(call, forced=None):
     Raises:
         RuntimeError: the named plan cannot serve; the message lists every reason.
     """
-    forced = _forced.get() if forced is None else forced
+    forced = forced_engine() if forced is None else forced
     if forced in ("auto", "torch"):
         return _fastest(call)
     plan = forced.removeprefix("torch.")
@@ -94,12 +94,17 @@ def choose(call, forced=None):
     return Choice("torch", plan, f"asked for with fastrnn.use_engine({forced!r})")
 
 
+def forced_engine():
+    """The name that `use_engine` was given, or "auto"."""
+    return _forced.get()
+
+
 def require_torch_nn(reason):
     """Raise if `use_engine` named a plan other than torch.nn's own operators.
 
     For the calls that these alone serve.
     """
-    forced = _forced.get()
+    forced = forced_engine()
     if forced not in ("auto", "torch", "torch.aten"):
         raise RuntimeError(_cannot_serve(forced, [reason]))
 
@@ -200,6 +205,6 @@ def _fastest_dense_lstm(call):
     few = call.T <= 8 and call.B == 1 and call.H >= 512 and not call.differentiable
     if (one or few) and call.directions == 1:
         return SHORT_LSTM
-    if call.differentiable and call.T >= 128 and work >= 4096 and call.H <= 128:
+    if call.differentiable and call.T >= 256 and work >= 4096 and call.H <= 128:
         return LONG_LSTM
     return ONEDNN

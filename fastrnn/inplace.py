@@ -9,23 +9,15 @@ them allocates. Each class says, for the rows of one chunk of time,
                   whole chunk
     backward      the loop that is left: a product and one or two multiplications a step
 
-and which buffers that takes, in units of H columns. `one_sided` cells have one gradient for both
-sides of a gate, input and recurrent. The formulas are those of `cells.py`, against
-which the tests hold these.
+and which buffers that takes, in units of H columns. Blocks of gates are in torch's order, so that
+weights and their gradients need no rearranging. The formulas are those of `cells.py`, against which
+the tests hold these.
 
-The gates of the recurrent side are rotated by one, so that those that share a function lie side by
-side: o i f g, and n r z. `rotate` does that to a weight, `unrotate` undoes it to its gradient.
+`gate_gradients` gives the gradient of the recurrent side, and a list of (gradient, rows of W_ih)
+for the input side.
 """
 
 import torch
-
-
-def rotate(w, H):
-    return w.roll(H, 0) if w.shape[0] > H else w
-
-
-def unrotate(dw, H):
-    return None if dw is None else dw.roll(-H, 0) if dw.shape[0] > H else dw
 
 
 def one_minus_square(y, out):
@@ -40,7 +32,6 @@ def columns(buffer, H, first, count=1):
 class RNN:
     """h' = φ(a). The buffer of pre-activations becomes that of the states."""
 
-    one_sided = True
     forward_widths = (1,)  # h
     saved = ()
     backward_widths = (1, 1)  # a, d
@@ -65,6 +56,9 @@ class RNN:
             h = activation(a.addmm_(h, w))
         return (h,)
 
+    def finish(self, buffers):
+        """After the last step of a chunk, before its buffers are saved."""
+
     def backward_parts(self, a, d):
         return d, a
 
@@ -83,24 +77,22 @@ class RNN:
         return (product,)
 
     def gate_gradients(self, a, d):
-        return d, d
+        return d, [(d, slice(None))]
 
 
 class GRU:
-    """Buffers: h_n | r | z, of which one product makes all three; n apart, since tanh on a
+    """Buffers: r | z | h_n, of which one product makes all three; n apart, since tanh on a
     contiguous block is up to four times as fast as on a column of one (MKL, two threads)."""
 
-    one_sided = False
-    forward_widths = (3, 1, 1)  # h_n r z, n, h
+    forward_widths = (3, 1, 1)  # r z h_n, n, h
     saved = (slice(0, 3), slice(0, 1))
-    backward_widths = (4, 1, 1)  # h_n r z n, z, d
     saved_states = ()
+    backward_widths = (4, 1, 1)  # n r z h_n, z, d
 
     def __init__(self, H, weights):
         self.H = H
         w_ih, b_ih, b_hh = weights.w_ih, weights.b_ih, weights.b_hh
         self.w_rz, self.w_n = w_ih[: 2 * H], w_ih[2 * H :]
-        self.w_ih = w_ih
         self.b_rz = self.b_n = self.b_hn = None
         if b_ih is not None:
             self.b_rz = b_ih[: 2 * H] + b_hh[: 2 * H]
@@ -108,14 +100,14 @@ class GRU:
 
     def forward_parts(self, gates, n, h):
         H = self.H
-        h_n, r, z = gates.split(H, 1)
-        return gates, columns(gates, H, 1, 2), r, z, h_n, n, h
+        r, z, h_n = gates.split(H, 1)
+        return gates, columns(gates, H, 0, 2), r, z, h_n, n, h
 
     def project(self, x, buffers):
         gates, n, _ = buffers
-        x.project(self.w_rz, self.b_rz, columns(gates, self.H, 1, 2))
+        x.project(self.w_rz, self.b_rz, columns(gates, self.H, 0, 2))
         x.project(self.w_n, self.b_n, n)
-        h_n = columns(gates, self.H, 0)
+        h_n = columns(gates, self.H, 2)
         h_n.zero_() if self.b_hn is None else h_n.copy_(self.b_hn)
 
     def forward(self, steps, state, w):
@@ -127,17 +119,20 @@ class GRU:
             h = torch.lerp(n, h, z, out=out)
         return (h,)
 
+    def finish(self, buffers):
+        """Nothing to do."""
+
     def backward_parts(self, a, z, d):
         rows, H = d.shape
-        return d, d.view(rows, 1, H), a.view(rows, 4, H), columns(a, H, 0, 3), z
+        return d, d.view(rows, 1, H), a.view(rows, 4, H), columns(a, H, 1, 3), z
 
     def coefficients(self, buffers, saved, before, h):
         H = self.H
         a, z, _ = buffers
         gates, n = saved
-        h_n, r = columns(gates, H, 0), columns(gates, H, 1)
-        a_hn, a_r, a_z, a_n = a.split(H, 1)
-        z.copy_(columns(gates, H, 2))
+        r, saved_z, h_n = gates.split(H, 1)
+        a_n, a_r, a_z, a_hn = a.split(H, 1)
+        z.copy_(saved_z)
         one_minus_z = 1 - z
         one_minus_square(n, a_n).mul_(one_minus_z)
         torch.mul(a_n, r, out=a_hn)
@@ -155,61 +150,63 @@ class GRU:
         return (past,)
 
     def gate_gradients(self, a, z, d):
-        return columns(a, self.H, 0, 3), columns(a, self.H, 1, 3)
+        H = self.H
+        d_ih = [(columns(a, H, 1, 2), slice(0, 2 * H)), (columns(a, H, 0), slice(2 * H, 3 * H))]
+        return columns(a, H, 1, 3), d_ih
 
 
 class LSTM:
-    """Buffers: o | i | f | g, where g moves to a block of its own for its tanh (see GRU)."""
+    """Buffers: i | f | g | o, where g moves to a block of its own for its tanh (see GRU)."""
 
-    one_sided = True
-    forward_widths = (4, 1, 1, 1, 1)  # o i f g, g, c, tanh c, h
-    saved = (slice(0, 3), slice(0, 1), slice(0, 1), slice(0, 1))
-    backward_widths = (5, 1, 1, 1)  # o i f g and c' past the product; dh to dc; dc; d
+    forward_widths = (4, 1, 1, 1, 1)  # i f g o, g, c, tanh c, h
+    saved = (slice(0, 4), slice(0, 0), slice(0, 1), slice(0, 1))
     saved_states = (2,)  # c
+    backward_widths = (5, 1, 1, 1)  # c' past the product, i f g o; dh to dc; dc; d
 
     def __init__(self, H, weights):
         self.H = H
-        self.w_ih = rotate(weights.w_ih, H)
-        self.b_ih = None if weights.b_ih is None else rotate(weights.b_ih + weights.b_hh, H)
+        self.w_ih = weights.w_ih
+        self.b_ih = None if weights.b_ih is None else weights.b_ih + weights.b_hh
 
     def forward_parts(self, gates, g, c, tanh_c, h):
-        H = self.H
-        o, i, f, raw_g = gates.split(H, 1)
-        return gates, columns(gates, H, 0, 3), o, i, f, raw_g, g, c, tanh_c, h
+        i, f, raw_g, o = gates.split(self.H, 1)
+        return gates, i, f, raw_g, o, g, c, tanh_c, h
 
     def project(self, x, buffers):
         x.project(self.w_ih, self.b_ih, buffers[0])
 
     def forward(self, steps, state, w):
         h, c_before = state
-        for gates, oif, o, i, f, raw_g, g, c, tanh_c, out in steps:
+        for gates, i, f, raw_g, o, g, c, tanh_c, out in steps:
             gates.addmm_(h, w)
-            oif.sigmoid_()
             g.copy_(raw_g).tanh_()
+            gates.sigmoid_()  # of all four: one call on a whole block, and g has moved out
             torch.mul(f, c_before, out=c).addcmul_(i, g)
             torch.tanh(c, out=tanh_c)
             h = torch.mul(o, tanh_c, out=out)
             c_before = c
         return h, c_before
 
+    def finish(self, buffers):
+        columns(buffers[0], self.H, 2).copy_(buffers[1])
+
     def backward_parts(self, a, a_c, dc, d):
         rows, H = d.shape
-        per_c = columns(a, H, 1, 4).unflatten(1, (4, H))
-        a_o, d_hh, past = columns(a, H, 0), columns(a, H, 0, 4), columns(a, H, 4)
+        per_c = columns(a, H, 0, 4).unflatten(1, (4, H))
+        past, a_o, d_hh = columns(a, H, 0), columns(a, H, 4), columns(a, H, 1, 4)
         return d, a_c, dc, dc.view(rows, 1, H), per_c, a_o, d_hh, past
 
     def coefficients(self, buffers, saved, before, h):
         H = self.H
         a, a_c, _, _ = buffers
-        oif, g, _, tanh_c = saved
-        o, i, f = oif.split(H, 1)
-        a_o, a_i, a_f, a_g, past = a.split(H, 1)
-        torch.sub(1, oif, out=columns(a, H, 0, 3)).mul_(oif)
-        a_o.mul_(tanh_c)
-        a_i.mul_(g)
-        a_f.mul_(before[1])
-        one_minus_square(g, a_g).mul_(i)
+        gates, _, _, tanh_c = saved
+        i, f, g, o = gates.split(H, 1)
+        past, a_i, a_f, a_g, a_o = a.split(H, 1)
         past.copy_(f)
+        torch.sub(1, i, out=a_i).mul_(i).mul_(g)
+        torch.sub(1, f, out=a_f).mul_(f).mul_(before[1])
+        one_minus_square(g, a_g).mul_(i)
+        torch.sub(1, o, out=a_o).mul_(o).mul_(tanh_c)
         one_minus_square(tanh_c, a_c).mul_(o)
 
     def backward(self, steps, carry, w):
@@ -224,5 +221,5 @@ class LSTM:
         return product, past_c
 
     def gate_gradients(self, a, a_c, dc, d):
-        d = columns(a, self.H, 0, 4)
-        return d, d
+        d_hh = columns(a, self.H, 1, 4)
+        return d_hh, [(d_hh, slice(None))]

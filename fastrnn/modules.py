@@ -140,7 +140,7 @@ class RNN(_Recurrent):
 def _refuse_projection(args, kwargs):
     # RNNBase takes proj_size as its eighth argument after `mode`; torch.nn.GRU and RNN overlook it
     # there, and build a module whose forward pass makes no sense.
-    if "proj_size" in kwargs or len(args) > 7:
+    if "proj_size" in kwargs or (len(args) > 7 and args[7] != 0):
         raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
 
 
