@@ -52,7 +52,8 @@ class Recurrence(Function):
 
 def _valued(x, values):
     """`values`, as far as derivatives go in the place of `x`."""
-    return values + (x - x.detach())
+    with torch.enable_grad():
+        return values + (x - x.detach())
 
 
 def _is_batched(gradient):

@@ -182,15 +182,13 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                 dw_hh.addmm_(d_hh.t(), previous[0])
             if db_hh is not None:
                 db_hh += d_hh.sum(0)
-            if dx is not None:
-                dx[rows] = 0
-            for d, gates in d_ih:
+            for k, (d, gates) in enumerate(d_ih):
                 if db_ih is not None:
                     db_ih[gates] += d.sum(0)
                 if dw_ih is not None:
                     input_rows(x, chunk).add_weight_gradient(d, dw_ih[gates])
                 if dx is not None:
-                    dx[rows].addmm_(d, weights.w_ih[gates])
+                    dx[rows].addmm_(d, weights.w_ih[gates], beta=min(k, 1))
         keep(scratch)
         for whole, part in zip(dstate, carry, strict=True):
             whole[: part.shape[0]] = part
