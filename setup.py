@@ -19,18 +19,18 @@ setup(
     extras_require={
         # Triton comes with CUDA builds of torch; name it only to run kernels in its interpreter.
         "triton": ["triton>=3.5; platform_system == 'Linux'"],
-        # rich: progress bars and tables; matplotlib: pictures; psutil: peak memory; numpy: both.
-        "bench": ["rich", "matplotlib", "numpy", "psutil", "pytest", "pytest-benchmark"],
+        # rich: progress bars and tables; matplotlib: pictures; numpy: torch warns without it.
+        "bench": ["rich", "matplotlib", "numpy", "pytest", "pytest-benchmark"],
         "examples": ["rich", "matplotlib", "numpy"],
         "test": [
             "triton>=3.5; platform_system == 'Linux'",
             "hypothesis",
             "matplotlib",
             "numpy",
-            "psutil",
             "pytest",
             "pytest-benchmark",
             "rich",
+            "setuptools>=77",
         ],
         "dev": ["ruff", "build"],
     },
