@@ -70,9 +70,13 @@ def _split(cell, tensors):
 
 
 def _differentiable(ctx, x, tensors, dh, dfinal):
-    state, weights = _split(ctx.cell, tensors)
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
+        # An alias of each, so that a tensor that serves as two weights has a gradient for each.
+        x, *tensors = (
+            t.view_as(t) if t is not None and t.requires_grad else t for t in (x, *tensors)
+        )
+        state, weights = _split(ctx.cell, tensors)
         outputs = reference.recurrence(ctx.cell, x, state, weights, ctx.sizes, ctx.reverse)
     pairs = [
         (output, d)

@@ -4,6 +4,7 @@ On a CPU torch's own operator for a step is one call already, so these are torch
 torch.nn.RNNCellBase, under fastrnn's dispatch. Forms of input, outputs and errors are torch.nn's.
 """
 
+import torch
 from torch import nn
 
 from .dispatch import require_torch_nn
@@ -17,7 +18,8 @@ class _Cell(nn.RNNCellBase):
     native: type[nn.RNNCellBase]
 
     def forward(self, input, hx=None):
-        require_torch_nn(ONE_STEP)
+        if not torch.compiler.is_compiling():
+            require_torch_nn(ONE_STEP)
         return self.native.forward(self, input, hx)
 
 

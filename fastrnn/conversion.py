@@ -90,8 +90,9 @@ def patch() -> None:
     """Let torch.nn.LSTM, GRU, RNN and their cells be fastrnn's for code that says `torch.nn.X`.
 
     `isinstance(m, torch.nn.LSTM)` then asks for fastrnn's class. Names that other code imported
-    before (`from torch.nn import LSTM`), and modules that exist already, stay as they are. Calling
-    it twice is calling it once.
+    before (`from torch.nn import LSTM`), and modules that exist already, stay as they are; such a
+    module is then no `torch.nn.LSTM`, and cannot be pickled until `unpatch`. Calling it twice is
+    calling it once.
     """
     _bind(REPLACED_BY.values())
 

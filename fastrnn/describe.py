@@ -25,6 +25,8 @@ def describe(cell, input, hx, weights, options):
     data = input.data if packed else input
     if type(data) not in PLAIN or data.dim() == 0:
         return f"the input is a {type(data).__name__}, not a plain tensor with dimensions"
+    if len(weights) < 2 or options.num_layers < 1:
+        return f"{len(weights)} weights do not belong to {options.num_layers} layers"
     w, w_hh = weights[0], weights[1]
     if type(w) not in PLAIN or type(w_hh) not in PLAIN or w.dim() != 2 or w_hh.dim() != 2:
         return "a weight matrix is missing, or not a plain tensor of two dimensions"
@@ -49,9 +51,12 @@ def describe(cell, input, hx, weights, options):
     if packed:
         if len(shape) != 1:
             return "the packed data does not have the right number of dimensions"
-        if int(input.batch_sizes.sum()) != shape[0]:
+        steps = input.batch_sizes.tolist()
+        if not steps or sum(steps) != shape[0] or steps[-1] < 1:
             return "the packed data does not have the rows that batch_sizes count"
-        T, B = len(input.batch_sizes), int(input.batch_sizes[0])
+        if sorted(steps, reverse=True) != steps:
+            return "batch_sizes grow"
+        T, B = len(steps), steps[0]
         batch = True
     else:
         batch = len(shape) == 2

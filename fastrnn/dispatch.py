@@ -118,7 +118,8 @@ def use_engine(name):
     """Within the block, all fastrnn modules of this thread use the named engine.
 
     name: "auto" (the default choice), "torch", or one of its plans: "torch.aten", "torch.cell",
-    "torch.bptt", "torch.reference".
+    "torch.bptt", "torch.reference". Has no effect on code that torch.compile or torch.jit.trace
+    records: that is torch.nn's own operators.
 
     Raises:
         ValueError: no such engine; the message lists the valid names.
@@ -176,8 +177,8 @@ def _fastest(call):
     return _fastest_loop(call)
 
 
-# The thresholds were measured on an Intel Xeon (AVX-512, AMX) and on an AMD EPYC 9004, for which
-# benchmarks/results/ has the figures. Where the two differ, torch.nn's operator is chosen.
+# The thresholds come from `python -m benchmarks --suite cpu` on an AMD EPYC (benchmarks/results/)
+# and from like measurements on an Intel Xeon with AMX. Where these differ, torch.nn's is chosen.
 
 
 def _fastest_packed(call):

@@ -6,10 +6,7 @@ from torch import nn
 
 from .cell_modules import ONE_STEP, _Cell
 from .conversion import REPLACED_BY
-from .describe import describe, weights_problem
-from .dispatch import PLANS, choose, obstacles, require_torch_nn
-from .functional import indices
-from .kernels.cell import CELLS
+from .dispatch import PLANS, obstacles, require_torch_nn
 from .modules import _Recurrent
 
 
@@ -55,18 +52,11 @@ def explain(module: nn.Module, input, hx=None, *, one_hot: bool = False) -> Expl
         return Explanation(title, "torch", "aten", ONE_STEP, {})
     if not isinstance(module, _Recurrent):
         raise TypeError(_not_ours(module))
-    options = module._options(one_hot)
-    weights = module._current_weights()
-    if one_hot:
-        input = indices(input, weights)
-    call = describe(CELLS[module.mode], input, hx, weights, options)
-    if not isinstance(call, str):
-        call = weights_problem(call, weights) or call
     title = f"{type(module).__name__}({module.extra_repr()})"
-    if isinstance(call, str):
+    call, choice, *_ = module._planned(input, hx, one_hot)
+    if choice is None:
         require_torch_nn(call)
         return Explanation(title, "torch", "aten", f"left to torch.nn: {call}", {})
-    choice = choose(call)
     kind = "packed" if call.packed else "one-hot indices" if call.one_hot else "dense"
     purpose = "training" if call.differentiable else "inference"
     return Explanation(

@@ -59,9 +59,11 @@ def lstm(
     Returns:
         output, (T, B, D*R) laid out as the input, and (h_n, c_n), shaped as `hx`.
 
+    Takes plain tensors only, in float32, float64, bfloat16 or float16, and at least one step of at
+    least one sequence; the modules take all that torch.nn takes.
+
     Raises:
-        ValueError: the input has the wrong number of dimensions, or not the dtype of the weights.
-        RuntimeError: sizes, dtypes or devices do not match, or T is 0.
+        ValueError: anything about dimensions, sizes, dtypes or devices that does not fit.
         TypeError: an unknown option, or a one-hot input that is not of integers.
         IndexError: a one-hot index outside [0, I).
     """
@@ -84,7 +86,7 @@ def rnn(
     **options,
 ) -> tuple[Tensor | PackedSequence, Tensor]:
     """An Elman RNN, `nonlinearity` "tanh" or "relu", as torch.nn.RNN computes it; else as `gru`."""
-    mode = f"RNN_{nonlinearity.upper()}"
+    mode = f"RNN_{str(nonlinearity).upper()}"
     if mode not in CELLS:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
     return _call(mode, input, hx, weights, Options(**options))
@@ -100,20 +102,25 @@ def _call(mode, input, hx, weights, options):
     return run(call, choose(call).plan, input, hx, weights, options)
 
 
-def indices(input, weights):
-    """`input` as indices of the columns of the first weight, int32 or int64, or an error."""
-    packed = isinstance(input, PackedSequence)
-    data = input.data if packed else input
+def integers(input):
+    """The data of a one-hot input, which must be integers."""
+    data = input.data if isinstance(input, PackedSequence) else input
     if not isinstance(data, Tensor) or data.dtype not in INTEGERS:
         kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
         raise TypeError(f"one_hot=True takes a tensor of integer indices, got {kind}")
+    return data
+
+
+def indices(input, weights):
+    """`input` as indices of the columns of the first weight, int32 or int64, or an error."""
+    data = integers(input)
     I = weights[0].shape[-1]
     low, high = (int(data.min()), int(data.max())) if data.numel() else (0, 0)
     if low < 0 or high >= I:
         raise IndexError(f"one-hot indices must lie in [0, {I}), got {low} to {high}")
     if data.dtype not in (torch.int32, torch.int64):
         data = data.long()
-    return input._replace(data=data) if packed else data
+    return input._replace(data=data) if isinstance(input, PackedSequence) else data
 
 
 def run(call, plan, input, hx, weights, options):

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .describe import describe, weights_problem
-from .dispatch import choose, require_torch_nn
-from .functional import Options, indices, run
+from .dispatch import choose, forced_engine, require_torch_nn
+from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
 
 
@@ -26,29 +26,15 @@ class _Recurrent(nn.RNNBase):
     def forward(self, input, hx=None, *, one_hot=False):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._as_torch(input, hx, one_hot)
-        options = self._options(one_hot)
-        weights = self._current_weights()
-        if one_hot:
-            input = indices(input, weights)
-        call = describe(CELLS[self.mode], input, hx, weights, options)
-        if type(call) is str:
+        call, plan, *arguments = self._planned(input, hx, one_hot)
+        if plan is None:
             return self._left_to_torch(call, input, hx, one_hot)
-        if call.H != self.hidden_size:
-            return self._left_to_torch("the weights differ from hidden_size", input, hx, one_hot)
-        plan = choose(call).plan
-        if plan in ("bptt", "reference"):
-            problem = weights_problem(call, weights)
-            if problem:
-                return self._left_to_torch(problem, input, hx, one_hot)
-        return run(call, plan, input, hx, weights, options)
+        return run(call, plan.plan, *arguments)
 
-    def _left_to_torch(self, reason, input, hx, one_hot):
-        result = self._as_torch(input, hx, one_hot)  # first, for its errors
-        require_torch_nn(reason)
-        return result
-
-    def _options(self, one_hot):
-        return Options(
+    def _planned(self, input, hx, one_hot):
+        """(call, choice, input, hx, weights, options), or (reason, None) for a call that is left to
+        torch.nn."""
+        options = Options(
             self.num_layers,
             self.dropout,
             self.training,
@@ -56,6 +42,26 @@ class _Recurrent(nn.RNNBase):
             self.batch_first,
             one_hot,
         )
+        weights = self._current_weights()
+        if one_hot:
+            input = indices(input, weights)
+        call = describe(CELLS[self.mode], input, hx, weights, options)
+        if type(call) is str:
+            return call, None
+        if call.H != self.hidden_size:
+            return "the weights are not of hidden_size", None
+        choice = choose(call)
+        problem = None if choice.plan == "aten" else weights_problem(call, weights)
+        if problem:
+            return problem, None
+        return call, choice, input, hx, weights, options
+
+    def _left_to_torch(self, reason, input, hx, one_hot):
+        if forced_engine() in ("auto", "torch", "torch.aten"):
+            return self._as_torch(input, hx, one_hot)
+        with torch.random.fork_rng(devices=[]):
+            self._as_torch(input, hx, one_hot)  # for torch.nn's own error, if it has one
+        require_torch_nn(reason)
 
     def _current_weights(self):
         """The flat list of weights, each looked up by its name.
@@ -73,7 +79,7 @@ class _Recurrent(nn.RNNBase):
     def _as_torch(self, input, hx, one_hot):
         """The forward of torch.nn's class: for the calls it alone serves, and for its errors."""
         if one_hot:
-            data = input.data if isinstance(input, PackedSequence) else input
+            data = integers(input)
             dense = nn.functional.one_hot(data.long(), self.input_size)
             dense = dense.to(self._current_weights()[0].dtype)
             input = input._replace(data=dense) if isinstance(input, PackedSequence) else dense

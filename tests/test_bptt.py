@@ -577,3 +577,25 @@ def test_a_float32_loop_is_as_good_as_its_dtype():
 
 def test_every_cell_of_the_table_has_a_loop():
     assert set(bptt.LOOPS) == set(CELLS.values())
+
+
+@every_kind
+@pytest.mark.parametrize("mode", ["first", "create_graph", "batched"])
+def test_tied_weights_have_the_gradient_of_both_uses(kind, mode):
+    ours = build(kind, 6, 6)
+    tied = {"bias_hh_l0": "bias_ih_l0", "weight_hh_l0": "weight_ih_l0"}
+    for name, other in tied.items():
+        setattr(ours, name, getattr(ours, other))
+    native = fastrnn.restore(copy.deepcopy(ours), None)
+    x = normal(40, 3, 6)
+    seen = []
+    for module, run in ((ours, by_loop), (native, nn.Module.__call__)):
+        output = tensors(run(module, x))[0]
+        d = torch.ones_like(output)
+        options = {"create_graph": {"create_graph": True}, "batched": {"is_grads_batched": True}}
+        if mode == "batched":
+            d = torch.stack((d, 2 * d))
+        wanted = [module.bias_ih_l0, module.weight_ih_l0]
+        seen.append(torch.autograd.grad(output, wanted, d, **options.get(mode, {})))
+    for mine, theirs in zip(*seen, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)

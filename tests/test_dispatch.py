@@ -457,3 +457,23 @@ def test_explain_wants_a_fastrnn_module():
         fastrnn.explain(nn.Linear(5, 6), X)
     with pytest.raises(TypeError, match=r"got str$"):
         fastrnn.explain("a model", X)
+
+
+def test_a_refusal_leaves_the_random_numbers_alone():
+    module = fastrnn.GRU(3, 4, 2, dropout=0.5)
+    before = torch.get_rng_state()
+    with (
+        fastrnn.use_engine("torch.bptt"),
+        pytest.raises(RuntimeError, match="cannot serve this call"),
+    ):
+        module(torch.zeros(9, 0, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_explain_sees_what_forward_sees():
+    module = fastrnn.GRU(3, 4)
+    module.weight_hh_l0 = nn.Parameter(torch.zeros(12, 5))
+    assert "left to torch.nn" in fastrnn.explain(module, torch.zeros(40, 2, 3)).reason
+    module = fastrnn.GRU(3, 4)
+    module.hidden_size = 5
+    assert "hidden_size" in fastrnn.explain(module, torch.zeros(40, 2, 3)).reason
