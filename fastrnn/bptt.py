@@ -5,7 +5,7 @@ no graph of T nodes and the weight gradients are a few large products; no step a
 view; the work goes through time in chunks that stay in the cache; the recurrent weights are
 transposed once.
 
-Gradients that vanish do so by way of denormal numbers, on which arithmetic is ten times slower. At
+Gradients that vanish do so by way of denormal numbers, which many CPUs compute with far slower. At
 every chunk the carried gradient is flushed below 1e-30 (float32; 1e-290 in float64), and a chunk
 with nothing to carry and no gradient of its own is skipped: its gradients are zero.
 """

@@ -1,4 +1,4 @@
-"""The gate math of every cell, forward and backward. Each formula stands here and nowhere else.
+"""The gate math of every cell, forward and backward: what all else is held against.
 
 These are plain functions over tuples of tiles. A tile is anything that adds and multiplies: a torch
 tensor (then they are the reference, and `gradcheck` proves them in float64) or a block of registers
