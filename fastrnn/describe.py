@@ -78,11 +78,15 @@ def describe(cell, input, hx, weights, options):
     )  # fmt: skip
 
 
+def missing(weights):
+    return "a weight is missing" if any(w is None for w in weights) else None
+
+
 def weights_problem(call, weights):
     """What is wrong with the weights for `call`, or None.
 
     Apart from `describe` because torch.nn's operators look themselves, and a single step is over
-    before they are looked at twice.
+    before all is looked at twice: there, that none is `missing` will do.
     """
     layers, directions = call.layers, call.directions
     per, rest = divmod(len(weights), layers * directions)

@@ -53,10 +53,11 @@ def explain(module: nn.Module, input, hx=None, *, one_hot: bool = False) -> Expl
     if not isinstance(module, _Recurrent):
         raise TypeError(_not_ours(module))
     title = f"{type(module).__name__}({module.extra_repr()})"
-    call, choice, *_ = module._planned(input, hx, one_hot)
-    if choice is None:
-        require_torch_nn(call)
-        return Explanation(title, "torch", "aten", f"left to torch.nn: {call}", {})
+    planned = module._planned(input, hx, one_hot)
+    if isinstance(planned, str):
+        require_torch_nn(planned)
+        return Explanation(title, "torch", "aten", f"left to torch.nn: {planned}", {})
+    call, choice, *_ = planned
     kind = "packed" if call.packed else "one-hot indices" if call.one_hot else "dense"
     purpose = "training" if call.differentiable else "inference"
     return Explanation(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .describe import describe, weights_problem
+from .describe import describe, missing, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
@@ -26,14 +26,14 @@ class _Recurrent(nn.RNNBase):
     def forward(self, input, hx=None, *, one_hot=False):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._as_torch(input, hx, one_hot)
-        call, plan, *arguments = self._planned(input, hx, one_hot)
-        if plan is None:
-            return self._left_to_torch(call, input, hx, one_hot)
-        return run(call, plan.plan, *arguments)
+        planned = self._planned(input, hx, one_hot)
+        if type(planned) is str:
+            return self._left_to_torch(planned, input, hx, one_hot)
+        call, choice, input, weights, options = planned
+        return run(call, choice.plan, input, hx, weights, options)
 
     def _planned(self, input, hx, one_hot):
-        """(call, choice, input, hx, weights, options), or (reason, None) for a call that is left to
-        torch.nn."""
+        """(call, choice, input, weights, options), or why (str) the call is left to torch.nn."""
         options = Options(
             self.num_layers,
             self.dropout,
@@ -47,14 +47,16 @@ class _Recurrent(nn.RNNBase):
             input = indices(input, weights)
         call = describe(CELLS[self.mode], input, hx, weights, options)
         if type(call) is str:
-            return call, None
+            return call
         if call.H != self.hidden_size:
-            return "the weights are not of hidden_size", None
+            return "the weights are not of hidden_size"
         choice = choose(call)
-        problem = None if choice.plan == "aten" else weights_problem(call, weights)
-        if problem:
-            return problem, None
-        return call, choice, input, hx, weights, options
+        if choice.plan != "aten":
+            step = choice.plan == "cell"
+            problem = missing(weights) if step else weights_problem(call, weights)
+            if problem:
+                return problem
+        return call, choice, input, weights, options
 
     def _left_to_torch(self, reason, input, hx, one_hot):
         if forced_engine() in ("auto", "torch", "torch.aten"):
