@@ -54,6 +54,7 @@ def measure(argv: list[str]) -> int:
     if not selected:
         parser.error("nothing to measure: of torch.nn's cells, the LSTM alone has projections")
     todo = [row for row in selected if row.key not in results.rows]
+    results.save()  # now, not after the first row, is the time to learn that it can't be written
 
     out = report.console()
     out.print(machine.line(environment), style="dim")
@@ -102,6 +103,8 @@ def draw(argv: list[str]) -> int:
     if output.suffix not in (".png", ".svg"):
         parser.error(f"argument -o: {output} has to end in .png or .svg")
     results = Results.load(options.results)
+    if not results.rows:
+        raise ResultsError(f"cannot draw {options.results}: nothing has been measured yet")
     # matplotlib takes a second to import, and a run needs none of it.
     from benchmarks.plot import plot
 

@@ -51,8 +51,16 @@ class Results:
 
     def add(self, key: str, row: dict) -> None:
         self.rows[key] = row
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file whole, or leave it as it was."""
         content = {"environment": self.environment, "rows": self.rows}
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(beside, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, self.path)
+        except OSError as error:
+            raise ResultsError(f"cannot write {self.path}: {error.strerror}") from error

@@ -29,7 +29,10 @@ def clean(name: str) -> str:
 
 def read_names(path: Path) -> list[str]:
     """The names of a UTF-8 file, cleaned and each of them once, in the order of the file."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         text = content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:

@@ -312,3 +312,17 @@ def test_a_picture_is_drawn(tmp_path, capsys, instant, suffix, start):
     assert main(["plot", str(results), "-o", str(picture)]) == 0
     assert picture.read_bytes().startswith(start)
     assert capsys.readouterr().out.endswith(f"{picture}\n")
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    path = tmp_path / "taken" / "results.json"
+    assert main(["--case", "tiny", "--output", str(path)]) == 2
+    assert f"cannot write {path}" in capsys.readouterr().err
+
+
+def test_nothing_measured_is_not_drawn(tmp_path, capsys):
+    path = tmp_path / "empty.json"
+    path.write_text('{"environment": {}, "rows": {}}')
+    assert main(["plot", str(path)]) == 2
+    assert "nothing has been measured yet" in capsys.readouterr().err
