@@ -123,6 +123,15 @@ def packed(lengths: list[int], size: int, seed: int = 1, dtype=torch.float64) ->
     return pack_padded_sequence(padded, torch.tensor(lengths), enforce_sorted=False)
 
 
+# The usual inputs: three sequences of nine steps, a single step, and three lengths packed.
+DOUBLE = torch.float64
+DEEP = {"num_layers": 2, "bidirectional": True, "dtype": DOUBLE}
+X = normal(9, 3, 5)
+STEP = X[:1]
+PACKED = packed([4, 9, 2], 5)
+every_form = pytest.mark.parametrize("x", [X, STEP, PACKED], ids=["padded", "step", "packed"])
+
+
 def mapped(function: Callable[[Tensor], Tensor], value):
     """`function` of every floating tensor in a tensor, a packed sequence, a tuple, a list, None."""
     if isinstance(value, PackedSequence):

@@ -5,13 +5,18 @@ import torch
 from torch import nn
 
 from tests.contract import (
+    DEEP,
+    DOUBLE,
+    PACKED,
     PROJECTED,
+    X,
     assert_near,
     assert_same,
     assert_twins_agree,
     both,
     cotangents,
     each_class,
+    every_form,
     every_module,
     exercise,
     insist_on_the_loop,
@@ -19,19 +24,10 @@ from tests.contract import (
     mapped,
     normal,
     outcome,
-    packed,
     state_for,
     tensors,
     twins,
 )
-
-DOUBLE = torch.float64
-DEEP = {"num_layers": 2, "bidirectional": True, "dtype": DOUBLE}
-X = normal(9, 3, 5)
-STEP = X[:1]
-PACKED = packed([4, 9, 2], 5)
-every_form = pytest.mark.parametrize("x", [X, STEP, PACKED], ids=["padded", "step", "packed"])
-
 
 LOSSES = {
     "output": lambda result: result[:1],

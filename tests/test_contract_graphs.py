@@ -8,29 +8,25 @@ import pytest
 import torch
 
 from tests.contract import (
+    DEEP,
+    DOUBLE,
     GRU,
+    X,
     assert_near,
     assert_same,
     both,
     cotangents,
     each_class,
+    every_form,
     every_module,
     exercise,
     insist_on_the_loop,
     mapped,
     normal,
-    packed,
     state_for,
     tensors,
     twins,
 )
-
-DOUBLE = torch.float64
-DEEP = {"num_layers": 2, "bidirectional": True, "dtype": DOUBLE}
-X = normal(9, 3, 5)
-STEP = X[:1]
-PACKED = packed([4, 9, 2], 5)
-every_form = pytest.mark.parametrize("x", [X, STEP, PACKED], ids=["padded", "step", "packed"])
 
 
 @pytest.fixture(autouse=True)
