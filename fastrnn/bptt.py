@@ -93,8 +93,7 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
     final = tuple(torch.empty_like(s) for s in state)
     saved = ()
     if keep_all:
-        widths = [part.stop - part.start for part in loop.saved]
-        saved = tuple(h.new_empty(h.shape[0], width * H) for width in widths)
+        saved = tuple(h.new_empty(h.shape[0], width * H) for width in loop.saved)
     with torch.inference_mode():
         w = weights.w_hh.t().contiguous()
         cut = chunks(sizes)
@@ -116,8 +115,8 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
             h[rows] = states
             if keep_all:
                 loop.finish(buffers)
-                for kept, buffer, part in zip(saved, buffers, loop.saved, strict=True):
-                    kept[rows] = buffer[:, part.start * H : part.stop * H]
+                for kept, buffer in zip(saved, buffers, strict=True):
+                    kept[rows] = buffer[:, : kept.shape[1]]
         keep(scratch)
         for whole, part in zip(final, carry, strict=True):
             whole[: part.shape[0]] = part

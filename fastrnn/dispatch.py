@@ -18,6 +18,7 @@ PLANS = {
     "reference": "the formulas step by step, under autograd",
 }
 ENGINES = ("auto", "torch", *(f"torch.{plan}" for plan in PLANS))
+TORCH_NN = ("auto", "torch", "torch.aten")  # the engines that may be torch.nn's own operators
 
 _forced: ContextVar[str] = ContextVar("fastrnn_engine", default="auto")
 
@@ -105,7 +106,7 @@ def require_torch_nn(reason):
     For the calls that these alone serve.
     """
     forced = forced_engine()
-    if forced not in ("auto", "torch", "torch.aten"):
+    if forced not in TORCH_NN:
         raise RuntimeError(_cannot_serve(forced, [reason]))
 
 

@@ -9,7 +9,8 @@ them allocates. Each class says, for the rows of one chunk of time,
                   whole chunk
     backward      the loop that is left: a product and one or two multiplications a step
 
-and which buffers that takes, in units of H columns. Blocks of gates are in torch's order, so that
+and which buffers that takes, in units of H columns, with how much of each (`saved`) is kept for the
+backward pass. Blocks of gates are in torch's order, so that
 weights and their gradients need no rearranging. The formulas are those of `cells.py`, against which
 the tests hold these.
 
@@ -85,7 +86,7 @@ class GRU:
     contiguous block is up to four times as fast as on a column of one (MKL, two threads)."""
 
     forward_widths = (3, 1, 1)  # r z h_n, n, h
-    saved = (slice(0, 3), slice(0, 1))
+    saved = (3, 1)
     saved_states = ()
     backward_widths = (4, 1, 1)  # n r z h_n, z, d
 
@@ -159,7 +160,7 @@ class LSTM:
     """Buffers: i | f | g | o, where g moves to a block of its own for its tanh (see GRU)."""
 
     forward_widths = (4, 1, 1, 1, 1)  # i f g o, g, c, tanh c, h
-    saved = (slice(0, 4), slice(0, 0), slice(0, 1), slice(0, 1))
+    saved = (4, 0, 1, 1)  # `finish` has put g back among the gates
     saved_states = (2,)  # c
     backward_widths = (5, 1, 1, 1)  # c' past the product, i f g o; dh to dc; dc; d
 

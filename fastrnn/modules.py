@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .describe import describe, missing, weights_problem
-from .dispatch import choose, forced_engine, require_torch_nn
+from .dispatch import TORCH_NN, choose, forced_engine, require_torch_nn
 from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
 
@@ -59,7 +59,7 @@ class _Recurrent(nn.RNNBase):
         return call, choice, input, weights, options
 
     def _left_to_torch(self, reason, input, hx, one_hot):
-        if forced_engine() in ("auto", "torch", "torch.aten"):
+        if forced_engine() in TORCH_NN:
             return self._as_torch(input, hx, one_hot)
         with torch.random.fork_rng(devices=[]):
             self._as_torch(input, hx, one_hot)  # for torch.nn's own error, if it has one
