@@ -52,11 +52,11 @@ def gru_forward(x, h, state):
     r = sigmoid(x[0] + h[0])
     z = sigmoid(x[1] + h[1])
     n = tanh(x[2] + r * h[2])
-    return (n + z * (state[0] - n),), (r, z, n, h[2])
+    return (n + z * (state[0] - n),), (h[2], r, z, n)
 
 
 def gru_backward(dafter, saved, before, after):
-    r, z, n, h_n = saved
+    h_n, r, z, n = saved
     dn = dafter[0] * (1 - z) * (1 - n * n)
     dz = dafter[0] * (before[0] - n) * z * (1 - z)
     dr = dn * h_n * r * (1 - r)

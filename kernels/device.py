@@ -4,6 +4,7 @@ The only file that knows how a function of `cells.py` becomes Triton code: the v
 is compiled, with sigmoid, tanh and relu bound to the tile functions below.
 """
 
+from functools import cache
 from types import FunctionType
 
 import triton
@@ -34,7 +35,23 @@ def relu(x):
     return tl.where(x < 0, 0.0, x)
 
 
+@cache
 def on_device(function):
     """The Triton twin of a function of `cells.py`."""
     names = {"tl": tl, "sigmoid": sigmoid, "tanh": tanh, "relu": relu}
     return triton.jit(FunctionType(function.__code__, names, function.__name__))
+
+
+def constants(cell):
+    """What every kernel is told of its cell, apart from the gate math."""
+    return {
+        "GATES": len(cell.gates),
+        "SAVED": len(cell.saved),
+        "SLOTS": cell.slots,
+        "STATES": len(cell.states),
+    }
+
+
+def pair(states):
+    """A cell's one or two states as the two arguments that every kernel has for them."""
+    return states if len(states) == 2 else (*states, None)

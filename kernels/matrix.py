@@ -1,0 +1,66 @@
+"""W_hh on chip, in square tiles, and the product with a state or with gate gradients.
+
+A gate has TILES x TILES tiles of BLOCK_H x BLOCK_H. The first KEPT of all gates' tiles are loaded
+before the loop over time and stay in shared memory; the others, if a layer is too large for that,
+are read in each step from the second-level cache.
+"""
+
+import triton
+import triton.language as tl
+
+from .tiles import units_of
+
+
+@triton.jit
+def load_weights(
+    w_ptr, gate, m, k, H: tl.constexpr, BLOCK_H: tl.constexpr, TRANSPOSED: tl.constexpr
+):
+    """Tile (m, k) of a gate's square of W_hh, or of its transpose."""
+    rows = units_of(m, BLOCK_H)[:, None]
+    cols = units_of(k, BLOCK_H)[None, :]
+    mask = (rows < H) & (cols < H)
+    if TRANSPOSED:
+        rows, cols = cols, rows
+    return tl.load(w_ptr + gate * H * H + rows * H + cols, mask=mask, other=0.0)
+
+
+@triton.jit
+def keep_weights(
+    w_ptr,
+    TILES: tl.constexpr,
+    KEPT: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+):
+    """The first KEPT tiles, in the order of gate, row and column."""
+    kept = ()
+    for n in tl.static_range(KEPT):
+        gate, m, k = n // (TILES * TILES), n // TILES % TILES, n % TILES
+        kept += (load_weights(w_ptr, gate, m, k, H, BLOCK_H, TRANSPOSED),)
+    return kept
+
+
+@triton.jit
+def add_product(
+    sum,
+    kept,
+    w_ptr,
+    operand,
+    GATE: tl.constexpr,
+    M: tl.constexpr,
+    TILES: tl.constexpr,
+    KEPT: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """sum + (row M of a gate's tiles) · operand, a tuple of TILES tiles of units."""
+    for k in tl.static_range(TILES):
+        if (GATE * TILES + M) * TILES + k < KEPT:
+            w = kept[(GATE * TILES + M) * TILES + k]
+        else:
+            w = load_weights(w_ptr, GATE, M, k, H, BLOCK_H, TRANSPOSED)
+        sum = tl.dot(w, operand[k], sum, input_precision=PRECISION)
+    return sum

@@ -1,0 +1,321 @@
+"""Whole sequences in one launch, forward and back: W_hh stays on chip, and so does the state.
+
+A program owns BLOCK_B sequences of one direction from their first step to their last; both
+directions of a layer are one launch, the second walking backwards. There is nothing to wait for
+but the program's own threads.
+"""
+
+import triton
+import triton.language as tl
+
+from .device import constants, on_device, pair
+from .matrix import add_product, keep_weights
+from .tiles import (
+    load_before,
+    load_bias,
+    load_slots,
+    load_state,
+    load_tile,
+    row_lengths,
+    rows_at,
+    store_gate_gradients,
+    store_step,
+    store_tile,
+    time_of,
+    units_of,
+    where_active,
+)
+
+
+@triton.jit(do_not_specialize=["T", "B", "N"])  # they change from call to call
+def forward_kernel(
+    x_ptr,  # [D, N, SLOTS, H], the input side of the gates in the last slots
+    saved_ptr,  # the same, or None
+    w_ptr,  # [D, GATES, H, H]
+    b_ptr,  # [D, GATES, H], the recurrent side's, or None
+    h_0_ptr,  # [D, B, H], or None
+    c_0_ptr,
+    h_ptr,  # [N, D, H], the states after every step
+    c_ptr,  # the same, or None
+    h_n_ptr,  # [D, B, H]
+    c_n_ptr,
+    lengths_ptr,  # [B], or None
+    offsets_ptr,  # [T], or None
+    T,
+    B,
+    N,
+    FORWARD: tl.constexpr,
+    GATES: tl.constexpr,
+    SAVED: tl.constexpr,
+    SLOTS: tl.constexpr,
+    STATES: tl.constexpr,
+    H: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TILES: tl.constexpr,
+    KEPT: tl.constexpr,
+):
+    d = tl.program_id(1)
+    D = tl.num_programs(1)
+    b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    exists = b < B
+    lengths = row_lengths(lengths_ptr, b, T, B)
+    steps = tl.max(lengths, 0)
+    sequences = tl.cast(d, tl.int64) * B + b
+    mine = tl.cast(d, tl.int64) * N
+    dtype: tl.constexpr = w_ptr.dtype.element_ty
+    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
+    FIRST: tl.constexpr = SLOTS - GATES
+    initial_ptrs = (h_0_ptr, c_0_ptr)
+    state_ptrs = (h_ptr, c_ptr)
+    final_ptrs = (h_n_ptr, c_n_ptr)
+
+    w_ptr += d * GATES * H * H
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, False)
+    state = ()
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        state += (load_state(initial_ptrs, units, sequences, exists, STATES, H),)
+
+    t = time_of(0, steps, d == 1)
+    rows = rows_at(t, b, B, offsets_ptr)
+    x = ()
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        x += (load_slots(x_ptr, mine + rows, t < lengths, FIRST, GATES, SLOTS, units, H),)
+    for step in range(steps):
+        # The next step's gates are on their way while this step is worked out.
+        t_next = time_of(step + 1, steps, d == 1)
+        rows_next = rows_at(t_next, b, B, offsets_ptr)
+        x_next = ()
+        for i in tl.static_range(TILES):
+            units = units_of(i, BLOCK_H)
+            slots = load_slots(
+                x_ptr, mine + rows_next, t_next < lengths, FIRST, GATES, SLOTS, units, H
+            )
+            x_next += (slots,)
+        active = t < lengths
+        h = ()
+        for k in tl.static_range(TILES):
+            h += (state[k][0].to(dtype),)
+        new = ()
+        for i in tl.static_range(TILES):
+            units = units_of(i, BLOCK_H)
+            h_gates = ()
+            for g in tl.static_range(GATES):
+                sum = load_bias(b_ptr, d * GATES + g, units, BLOCK_B, H)
+                sum = add_product(
+                    sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, PRECISION
+                )
+                h_gates += (sum,)
+            after, saved = FORWARD(x[i], h_gates, state[i])
+            for s in tl.static_range(SAVED):
+                store_tile(saved_ptr, saved[s], units, (mine + rows) * SLOTS + s, active, H)
+            for s in tl.static_range(STATES):
+                store_step(state_ptrs[s], after[s], units, rows * D + d, active, exists, PADDED, H)
+            if lengths_ptr is not None:
+                after = where_active(active, after, state[i], STATES)
+            new += (after,)
+        state = new
+        x = x_next
+        rows = rows_next
+        t = t_next
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        for s in tl.static_range(STATES):
+            store_tile(final_ptrs[s], state[i][s], units, sequences, exists, H)
+            if PADDED:
+                zeros = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
+                for t_pad in range(steps, T):
+                    rows_pad = rows_at(t_pad, b, B, offsets_ptr) * D + d
+                    store_tile(state_ptrs[s], zeros, units, rows_pad, exists, H)
+
+
+@triton.jit
+def _load_step(
+    t,
+    steps,
+    b,
+    B,
+    N,
+    lengths,
+    offsets_ptr,
+    saved_ptr,
+    dh_ptr,
+    initial_ptrs,
+    state_ptrs,
+    SAVED: tl.constexpr,
+    SLOTS: tl.constexpr,
+    STATES: tl.constexpr,
+    TILES: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """What the way back needs of time t: for each tile (saved, gradient of h, state before)."""
+    d = tl.program_id(1)
+    rows = rows_at(t, b, B, offsets_ptr)
+    active = t < lengths
+    mine = tl.cast(d, tl.int64) * N + rows
+    tiles = ()
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        saved = load_slots(saved_ptr, mine, active, 0, SAVED, SLOTS, units, H)
+        before = load_before(
+            state_ptrs, initial_ptrs, t, steps, b, B, lengths, offsets_ptr, units, STATES, H
+        )
+        dh = load_tile(dh_ptr, units, rows * tl.num_programs(1) + d, active, H)
+        tiles += ((saved, dh, before),)
+    return tiles
+
+
+@triton.jit(do_not_specialize=["T", "B", "N"])
+def backward_kernel(
+    saved_ptr,  # [D, N, SLOTS, H], or None if nothing is saved
+    dgates_ptr,  # the same
+    w_ptr,  # [D, GATES, H, H]
+    h_0_ptr,  # [D, B, H], or None
+    c_0_ptr,
+    h_ptr,  # [N, D, H], the states after every step
+    c_ptr,
+    dh_ptr,  # [N, D, H], of the output, or None
+    dh_n_ptr,  # [D, B, H], or None
+    dc_n_ptr,
+    dh_0_ptr,  # [D, B, H], or None
+    dc_0_ptr,
+    lengths_ptr,  # [B], or None
+    offsets_ptr,  # [T], or None
+    T,
+    B,
+    N,
+    BACKWARD: tl.constexpr,
+    GATES: tl.constexpr,
+    SAVED: tl.constexpr,
+    SLOTS: tl.constexpr,
+    STATES: tl.constexpr,
+    H: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TILES: tl.constexpr,
+    KEPT: tl.constexpr,
+):
+    d = tl.program_id(1)
+    b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    exists = b < B
+    lengths = row_lengths(lengths_ptr, b, T, B)
+    steps = tl.max(lengths, 0)
+    sequences = tl.cast(d, tl.int64) * B + b
+    mine = tl.cast(d, tl.int64) * N
+    dtype: tl.constexpr = w_ptr.dtype.element_ty
+    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
+    initial_ptrs = (h_0_ptr, c_0_ptr)
+    state_ptrs = (h_ptr, c_ptr)
+    dfinal_ptrs = (dh_n_ptr, dc_n_ptr)
+    dinitial_ptrs = (dh_0_ptr, dc_0_ptr)
+
+    w_ptr += d * GATES * H * H
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, True)
+    t_last = tl.where(d == 0, tl.maximum(lengths - 1, 0), 0)
+    rows_last = rows_at(t_last, b, B, offsets_ptr) * tl.num_programs(1) + d
+    after = ()
+    dstate = ()
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        after += (load_state(state_ptrs, units, rows_last, lengths > 0, STATES, H),)
+        dstate += (load_state(dfinal_ptrs, units, sequences, exists, STATES, H),)
+
+    t = time_of(0, steps, d == 0)
+    loaded = _load_step(
+        t, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dh_ptr, initial_ptrs, state_ptrs,
+        SAVED, SLOTS, STATES, TILES, H, BLOCK_H,
+    )  # fmt: skip
+    for step in range(steps):
+        t_next = time_of(step + 1, steps, d == 0)
+        loaded_next = _load_step(
+            t_next, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dh_ptr, initial_ptrs,
+            state_ptrs, SAVED, SLOTS, STATES, TILES, H, BLOCK_H,
+        )  # fmt: skip
+        active = t < lengths
+        rows = mine + rows_at(t, b, B, offsets_ptr)
+        dgates = ()
+        dbefore = ()
+        before = ()
+        for i in tl.static_range(TILES):
+            saved, dh, before_i = loaded[i]
+            dafter = (dstate[i][0] + dh,)
+            for s in tl.static_range(1, STATES):
+                dafter += (dstate[i][s],)
+            dx_gates, dh_gates, dbefore_i = BACKWARD(dafter, saved, before_i, after[i])
+            store_gate_gradients(
+                dgates_ptr, dx_gates, dh_gates, units_of(i, BLOCK_H), rows, active, exists,
+                GATES, SLOTS, PADDED, H,
+            )  # fmt: skip
+            rounded = ()
+            for g in tl.static_range(GATES):
+                rounded += (dh_gates[g].to(dtype),)
+            dgates += (rounded,)
+            dbefore += (dbefore_i,)
+            if lengths_ptr is not None:
+                before_i = where_active(active, before_i, after[i], STATES)
+            before += (before_i,)
+        dnew = ()
+        for i in tl.static_range(TILES):
+            sum = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
+            for g in tl.static_range(GATES):
+                operand = ()
+                for k in tl.static_range(TILES):
+                    operand += (dgates[k][g],)
+                sum = add_product(
+                    sum, kept, w_ptr, operand, g, i, TILES, KEPT, H, BLOCK_H, True, PRECISION
+                )
+            dparts = (sum + dbefore[i][0],)
+            for s in tl.static_range(1, STATES):
+                dparts += (dbefore[i][s],)
+            if lengths_ptr is not None:
+                dparts = where_active(active, dparts, dstate[i], STATES)
+            dnew += (dparts,)
+        dstate = dnew
+        after = before
+        loaded = loaded_next
+        t = t_next
+    for i in tl.static_range(TILES):
+        units = units_of(i, BLOCK_H)
+        for s in tl.static_range(STATES):
+            store_tile(dinitial_ptrs[s], dstate[i][s], units, sequences, exists, H)
+        if PADDED:
+            zeros = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
+            for t_pad in range(steps, T):
+                rows_pad = (mine + rows_at(t_pad, b, B, offsets_ptr)) * SLOTS
+                for s in tl.static_range(SLOTS):
+                    store_tile(dgates_ptr, zeros, units, rows_pad + s, exists, H)
+
+
+def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows):
+    """Run a layer's recurrence over all of its steps.
+
+    x (D, N, slots, H) holds the input side of the gates in its last slots; saved is None or like x,
+    and may be x itself; w (D, G*H, H); b (D, G*H) or None; initial, final: for each state a tensor
+    (D, B, H) or None; states: for each state a tensor (N, D, H) or None. All contiguous.
+    """
+    D, H = w.shape[0], w.shape[2]
+    forward_kernel[triton.cdiv(rows.B, plan.block_b), D](
+        x, saved, w, b, *pair(initial), *pair(states), *pair(final),
+        rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
+        FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=precision,
+        **plan.constants(), num_warps=plan.warps, num_stages=1,
+    )  # fmt: skip
+
+
+def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfinal, dinitial, rows):
+    """The way back: dgates (D, N, slots, H), which may be `saved` itself, and dinitial.
+
+    dh (N, D, H) or None; dfinal, dinitial as `initial` in `forward`; the rest is `forward`'s.
+    """
+    D, H = w.shape[0], w.shape[2]
+    backward_kernel[triton.cdiv(rows.B, plan.block_b), D](
+        saved, dgates, w, *pair(initial), *pair(states), dh, *pair(dfinal), *pair(dinitial),
+        rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
+        BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=precision,
+        **plan.constants(), num_warps=plan.warps, num_stages=1,
+    )  # fmt: skip

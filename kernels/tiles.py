@@ -1,0 +1,174 @@
+"""Where things lie in memory: rows of time, tiles of a layer's state and of its recurrent weights.
+
+Rows of all time steps lie one after another; step t owns the rows from t·B (a dense tensor) or from
+offsets[t] (a PackedSequence). A tile is [BLOCK_H, BLOCK_B], hidden units by sequences: weights are
+the left operand of every product, so the matrix units are full even at a small batch.
+
+Sequence b is active at the times t < lengths[b]. A layer's hidden units are cut into TILES tiles of
+BLOCK_H; what lies beyond H, B or a length is masked.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_lengths(lengths_ptr, b, T, B):
+    """The length of every sequence of a tile; 0 where there is no sequence."""
+    if lengths_ptr is None:
+        return tl.where(b < B, T, 0)
+    else:
+        length = tl.load(lengths_ptr + b, mask=b < B, other=0)
+        # A length out of range, which the host can't see without waiting, must not lead astray.
+        return tl.minimum(tl.maximum(length, 0), T).to(tl.int32)
+
+
+@triton.jit
+def rows_at(t, b, B, offsets_ptr):
+    """The rows of sequences b at time t (one for all, or one for each)."""
+    if offsets_ptr is None:
+        return tl.cast(t, tl.int64) * B + b
+    else:
+        return tl.load(offsets_ptr + t) + b
+
+
+@triton.jit
+def time_of(step, steps, backwards):
+    """The time of a step of a walk through `steps` times, from the last to the first if backwards.
+
+    Beyond its end the walk stays where it is, so that what is loaded ahead is always there.
+    """
+    step = tl.minimum(step, steps - 1)
+    return tl.where(backwards, steps - 1 - step, step)
+
+
+@triton.jit
+def units_of(tile, BLOCK_H: tl.constexpr):
+    return tile * BLOCK_H + tl.arange(0, BLOCK_H)
+
+
+@triton.jit
+def load_tile(ptr, units, rows, mask, H: tl.constexpr):
+    """[BLOCK_H, BLOCK_B] of rows of H, in float32; 0 where masked, and all if ptr is None."""
+    if ptr is None:
+        return tl.zeros([units.shape[0], rows.shape[0]], tl.float32)
+    else:
+        mask = mask[None, :] & (units < H)[:, None]
+        tile = tl.load(ptr + rows[None, :] * H + units[:, None], mask=mask, other=0.0)
+        return tile.to(tl.float32)
+
+
+@triton.jit
+def store_tile(ptr, value, units, rows, mask, H: tl.constexpr):
+    """The reverse, rounded to the dtype of the tensor; nothing happens if ptr is None."""
+    if ptr is not None:
+        mask = mask[None, :] & (units < H)[:, None]
+        tl.store(ptr + rows[None, :] * H + units[:, None], value, mask=mask)
+
+
+@triton.jit
+def store_step(ptr, value, units, rows, active, exists, PADDED: tl.constexpr, H: tl.constexpr):
+    """A step's result: where a sequence has ended, the zeros of its padding, if there is any."""
+    if PADDED:
+        store_tile(ptr, tl.where(active[None, :], value, 0.0), units, rows, exists, H)
+    else:
+        store_tile(ptr, value, units, rows, active, H)
+
+
+@triton.jit
+def load_slots(
+    ptr,
+    rows,
+    mask,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    SLOTS: tl.constexpr,
+    units,
+    H: tl.constexpr,
+):
+    """Of rows of [SLOTS, H], a tuple of COUNT tiles."""
+    slots = ()
+    for s in tl.static_range(FIRST, FIRST + COUNT):
+        slots += (load_tile(ptr, units, rows * SLOTS + s, mask, H),)
+    return slots
+
+
+@triton.jit
+def load_state(ptrs, units, rows, mask, STATES: tl.constexpr, H: tl.constexpr):
+    """One tile of each of a cell's states."""
+    state = ()
+    for s in tl.static_range(STATES):
+        state += (load_tile(ptrs[s], units, rows, mask, H),)
+    return state
+
+
+@triton.jit
+def load_before(
+    state_ptrs,
+    initial_ptrs,
+    t,
+    steps,
+    b,
+    B,
+    lengths,
+    offsets_ptr,
+    units,
+    STATES: tl.constexpr,
+    H: tl.constexpr,
+):
+    """The state that step t came from: of the neighbour in time, or at first the initial one."""
+    d = tl.program_id(1)
+    active = t < lengths
+    neighbour = tl.where(d == 0, tl.maximum(t - 1, 0), tl.minimum(t + 1, steps - 1))
+    first = tl.where(d == 0, t, lengths - 1 - t) == 0
+    rows = rows_at(neighbour, b, B, offsets_ptr) * tl.num_programs(1) + d
+    sequences = tl.cast(d, tl.int64) * B + b
+    before = ()
+    for s in tl.static_range(STATES):
+        part = load_tile(state_ptrs[s], units, rows, active & (first == 0), H)
+        if initial_ptrs[s] is not None:
+            part += load_tile(initial_ptrs[s], units, sequences, active & first, H)
+        before += (part,)
+    return before
+
+
+@triton.jit
+def load_bias(b_ptr, gate, units, BLOCK_B: tl.constexpr, H: tl.constexpr):
+    """[BLOCK_H, BLOCK_B], the same in every column; 0 if b_ptr is None."""
+    tile = tl.zeros([units.shape[0], BLOCK_B], tl.float32)
+    if b_ptr is not None:
+        bias = tl.load(b_ptr + gate * H + units, mask=units < H, other=0.0)
+        tile += bias.to(tl.float32)[:, None]
+    return tile
+
+
+@triton.jit
+def store_gate_gradients(
+    ptr,
+    dx,
+    dh,
+    units,
+    rows,
+    active,
+    exists,
+    GATES: tl.constexpr,
+    SLOTS: tl.constexpr,
+    PADDED: tl.constexpr,
+    H: tl.constexpr,
+):
+    """Of the input side in the last slots; before them the recurrent side's, where it differs."""
+    for s in tl.static_range(SLOTS - GATES):
+        dgate = dh[2 * GATES - SLOTS + s]
+        store_step(ptr, dgate, units, rows * SLOTS + s, active, exists, PADDED, H)
+    for g in tl.static_range(GATES):
+        slot = rows * SLOTS + SLOTS - GATES + g
+        store_step(ptr, dx[g], units, slot, active, exists, PADDED, H)
+
+
+@triton.jit
+def where_active(active, new, old, STATES: tl.constexpr):
+    """A sequence that is not active keeps its state."""
+    state = ()
+    for s in tl.static_range(STATES):
+        state += (tl.where(active[None, :], new[s], old[s]),)
+    return state
