@@ -5,7 +5,9 @@ from .cell_modules import GRUCell, LSTMCell, RNNCell
 from .conversion import convert, patch, patched, restore, unpatch
 from .dispatch import use_engine
 from .explanation import Explanation, explain
+from .memory import use_memory
 from .modules import GRU, LSTM, RNN
+from .precision import use_precision
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,4 +26,6 @@ __all__ = [
     "restore",
     "unpatch",
     "use_engine",
+    "use_memory",
+    "use_precision",
 ]

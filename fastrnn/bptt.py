@@ -15,10 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import inplace
-from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH
+from . import inplace, reference
+from .inputs import input_rows
+from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH, Cell
 from .schedule import before, chunks, resize
 from .scratch import keep, take
+from .weights import Weights
 
 FLUSH_BELOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 
@@ -30,6 +32,31 @@ LOOPS = {
 }
 
 
+class Layer(NamedTuple):
+    """What `Recurrence` runs: one direction. For the fields see `forward`."""
+
+    cell: Cell
+    sizes: tuple[int, ...]
+    reverse: bool
+
+    def forward(self, x, state, weights, keep_all):
+        (w,) = weights
+        return forward(self.cell, x, state, w, self.sizes, self.reverse, keep_all)
+
+    def backward(self, x, state, weights, h, saved, dh, dfinal, needs):
+        (w,) = weights
+        of_weights = needs[1 + len(state) :]
+        needed = {name for name, n in zip(Weights._fields, of_weights, strict=True) if n}
+        if needs[0]:
+            needed.add("x")
+        g = backward(self.cell, x, state, w, self.sizes, self.reverse, h, saved, dh, dfinal, needed)
+        return g.x, *g.state, g.w_ih, g.w_hh, g.b_ih, g.b_hh, None
+
+    def reference(self, x, state, weights):
+        (w,) = weights
+        return reference.recurrence(self.cell, x, state, w, self.sizes, self.reverse)
+
+
 class Gradients(NamedTuple):
     """None where nobody asked."""
 
@@ -39,44 +66,6 @@ class Gradients(NamedTuple):
     w_hh: Tensor | None
     b_ih: Tensor | None
     b_hh: Tensor | None
-
-
-class DenseInput:
-    """x W_ihᵀ + b_ih as a product. `x` is (rows, I)."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def project(self, w, b, out):
-        if b is None:
-            torch.mm(self.x, w.t(), out=out)
-        else:
-            torch.addmm(b, self.x, w.t(), out=out)
-
-    def add_weight_gradient(self, d, dw):
-        dw.addmm_(d.t(), self.x)
-
-
-class OneHotInput:
-    """The same where row k of x is one-hot, given by its index x[k]: a look-up in W_ih."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def project(self, w, b, out):
-        rows = w.t().index_select(0, self.x)
-        if b is None:
-            out.copy_(rows)
-        else:
-            torch.add(rows, b, out=out)
-
-    def add_weight_gradient(self, d, dw):
-        dw.t().index_add_(0, self.x, d)
-
-
-def input_rows(x, chunk):
-    rows = x[chunk.start : chunk.stop]
-    return DenseInput(rows) if x.is_floating_point() else OneHotInput(rows)
 
 
 def forward(cell, x, state, weights, sizes, reverse, keep_all):
@@ -104,7 +93,7 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
                 scratch = take(loop, loop.forward_widths, loop.forward_parts, chunk.sizes, h)
             rows = slice(chunk.start, chunk.stop)
             *buffers, states = scratch.rows(chunk.stop - chunk.start)
-            loop.project(input_rows(x, chunk), (*buffers, states))
+            loop.project(input_rows(x[rows]), (*buffers, states))
             steps = scratch.walk(len(chunk.sizes), reverse)
             for first, last, size in chunk.runs(reverse):
                 if size != carry[0].shape[0]:
@@ -185,7 +174,7 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                 if db_ih is not None:
                     db_ih[gates] += d.sum(0)
                 if dw_ih is not None:
-                    input_rows(x, chunk).add_weight_gradient(d, dw_ih[gates])
+                    input_rows(x[rows]).add_weight_gradient(d, dw_ih[gates])
                 if dx is not None:
                     dx[rows].addmm_(d, weights.w_ih[gates], beta=min(k, 1))
         keep(scratch)

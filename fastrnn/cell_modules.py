@@ -1,13 +1,17 @@
 """LSTMCell, GRUCell and RNNCell: one step of time.
 
 On a CPU torch's own operator for a step is one call already, so these are torch.nn's cells on
-torch.nn.RNNCellBase, under fastrnn's dispatch. Forms of input, outputs and errors are torch.nn's.
+torch.nn.RNNCellBase, under fastrnn's dispatch. On a GPU they are a layer of one step, in kernels.
+Forms of input, outputs and errors are torch.nn's.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .dispatch import require_torch_nn
+from .describe import PLAIN, describe, weights_problem
+from .dispatch import choose, forced_engine, require_torch_nn
+from .functional import Options, run
+from .kernels.cell import CELLS
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
 
@@ -18,9 +22,47 @@ class _Cell(nn.RNNCellBase):
     native: type[nn.RNNCellBase]
 
     def forward(self, input, hx=None):
-        if not torch.compiler.is_compiling():
-            require_torch_nn(ONE_STEP)
-        return self.native.forward(self, input, hx)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.native.forward(self, input, hx)
+        planned = self._planned(input, hx)
+        if type(planned) is str:
+            require_torch_nn(planned)
+            return self.native.forward(self, input, hx)
+        call, choice, input, hx, weights = planned
+        _, final = run(call, choice, input, hx, weights, Options())
+        states = [final] if isinstance(final, Tensor) else final
+        states = [s.view(s.shape[1:]) for s in states]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def _planned(self, input, hx):
+        """(call, choice, input, hx, weights) of a layer of one step, or why (str) it is none."""
+        forced = forced_engine()
+        on_cpu = type(input) not in PLAIN or input.is_cpu
+        if forced.startswith("torch") or (forced == "auto" and on_cpu):
+            return ONE_STEP
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [w for w in (getattr(self, name) for name in names) if w is not None]
+        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if not all(type(t) in PLAIN and t.dim() == input.dim() for t in (input, *states)):
+            return "the input or the state is not a plain tensor of the same dimensions"
+        if input.dim() not in (1, 2):
+            return "the input has neither one dimension nor two"
+        # (T, I) or (T, B, I) with T = 1, and states as of one layer.
+        input, *states = (t.unsqueeze(0) for t in (input, *states))
+        if hx is not None:
+            hx = states[0] if isinstance(hx, Tensor) else tuple(states)
+        mode = self.native.__name__.removesuffix("Cell")
+        cell = CELLS[mode if mode != "RNN" else f"RNN_{self.nonlinearity.upper()}"]
+        call = describe(cell, input, hx, weights, Options())
+        if type(call) is str:
+            return call
+        problem = weights_problem(call, weights)
+        if problem or call.H != self.hidden_size:
+            return problem or "the weights are not of hidden_size"
+        choice = choose(call)
+        if choice.engine == "torch":
+            return choice.reason
+        return call, choice, input, hx, weights
 
 
 class LSTMCell(_Cell):

@@ -9,17 +9,21 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
+from .chips import chip_of
 from .dispatch import Call
+from .precision import fp32_precision
 
 PLAIN = (torch.Tensor, Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+CAST = (torch.float32, torch.bfloat16, torch.float16)  # by autocast
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
-def describe(cell, input, hx, weights, options):
+def describe(cell, input, hx, weights, options, lengths=None):
     """A `Call`, or the reason (str) why the call is for torch.nn alone.
 
-    Of the weights only the first two are looked at; see `weights_problem`.
+    Of the weights only the first two are looked at; see `weights_problem`. `lengths` has passed
+    `lengths.check`.
     """
     packed = type(input) is PackedSequence
     data = input.data if packed else input
@@ -33,7 +37,9 @@ def describe(cell, input, hx, weights, options):
     dtype, device = w.dtype, w.device
     if dtype not in FLOATING:
         return f"the weights are {dtype}"
-    if data.dtype is not dtype and not options.one_hot:
+    autocast = _autocast(device.type)
+    castable = autocast is not None and dtype in CAST and data.dtype in CAST
+    if data.dtype is not dtype and not options.one_hot and not castable:
         return f"the input is {data.dtype} and the weights are {dtype}"
     if data.device != device or data.layout is not torch.strided:
         return f"the input is on {data.device}, the weights are on {device}"
@@ -68,13 +74,17 @@ def describe(cell, input, hx, weights, options):
     if T == 0 or B == 0:
         return "the input is empty"
     if hx is not None:
-        message = _state_problem(cell, hx, (L * D, B) if batch else (L * D,), R, H, dtype, device)
+        states = CAST if castable else (dtype,)
+        message = _state_problem(cell, hx, (L * D, B) if batch else (L * D,), R, H, states, device)
         if message:
             return message
+    if castable:
+        dtype = autocast
     return Call(
         cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
-        device.type, packed, options.one_hot, torch.is_grad_enabled(),
-        HAS_ONEDNN and torch._C._get_mkldnn_enabled(), _special(device.type),
+        fp32_precision() if dtype is torch.float32 else "half", device.type, chip_of(device),
+        packed, lengths is not None, options.one_hot, torch.is_grad_enabled(),
+        HAS_ONEDNN and torch._C._get_mkldnn_enabled(), autocast is not None, _special(),
     )  # fmt: skip
 
 
@@ -104,27 +114,33 @@ def weights_problem(call, weights):
     for w, expected in zip(weights, shapes, strict=True):
         if type(w) not in PLAIN:
             return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
-        if w.shape != expected or w.dtype is not call.dtype or w.device.type != call.device:
+        right = w.dtype in CAST if call.autocast else w.dtype is call.dtype
+        if w.shape != expected or not right or w.device.type != call.device:
             return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
     return None
 
 
-def _state_problem(cell, hx, batch, R, H, dtype, device):
+def _state_problem(cell, hx, batch, R, H, dtypes, device):
     states = hx if len(cell.states) > 1 else (hx,)
     if not isinstance(states, tuple | list) or len(states) != len(cell.states):
         return f"hx is not {len(cell.states)} tensors"
     for state, width in zip(states, (R, H), strict=False):
         if type(state) not in PLAIN:
             return f"hx is a {type(state).__name__}"
-        if state.shape != (*batch, width) or state.dtype != dtype or state.device != device:
+        if state.shape != (*batch, width) or state.dtype not in dtypes or state.device != device:
             return f"hx is {tuple(state.shape)} {state.dtype}, where {(*batch, width)} is needed"
     return None
 
 
-def _special(device):
-    autocast = device == "cpu" or torch.amp.is_autocast_available(device)
-    if autocast and torch.is_autocast_enabled(device):
-        return "autocast is on"
+def _autocast(device):
+    """The dtype that autocast asks for, or None."""
+    available = device == "cpu" or torch.amp.is_autocast_available(device)
+    if available and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
+
+
+def _special():
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is at work"
     if forward_ad._current_level >= 0:

@@ -1,6 +1,7 @@
 """Which engine and plan serve a call, and why. `choose` is pure: it sees a `Call`, no tensors.
 
-The one engine so far is `torch`, with the plans that `torch_engine.py` carries out.
+The engines are `torch`, with the plans that `torch_engine.py` carries out, and `triton`, whose
+plans `resident` and `step` run the kernels.
 """
 
 from contextlib import contextmanager
@@ -9,15 +10,23 @@ from typing import NamedTuple
 
 import torch
 
+from .chips import INTERPRETED, has_triton, largest_resident, resident_plans
 from .kernels.cell import LSTM, Cell
+from .kernels.plans import Chip
 
-PLANS = {
+TORCH_PLANS = {
     "aten": "torch.nn's own operators",
     "cell": "torch's operator for one step, once for each step",
     "bptt": "loops over time and a backward pass written by hand",
     "reference": "the formulas step by step, under autograd",
 }
-ENGINES = ("auto", "torch", *(f"torch.{plan}" for plan in PLANS))
+TRITON_PLANS = {
+    "resident": "whole sequences in one launch for each layer, with W_hh kept on the chip",
+    "step": "a matrix product and a kernel for the gates in each step",
+}
+# By the names that `use_engine` takes.
+PLANS = {f"torch.{plan}": text for plan, text in TORCH_PLANS.items()} | TRITON_PLANS
+ENGINES = ("auto", "torch", *PLANS)
 TORCH_NN = ("auto", "torch", "torch.aten")  # the engines that may be torch.nn's own operators
 
 _forced: ContextVar[str] = ContextVar("fastrnn_engine", default="auto")
@@ -26,9 +35,12 @@ _forced: ContextVar[str] = ContextVar("fastrnn_engine", default="auto")
 class Call(NamedTuple):
     """All that a choice depends on.
 
-    T steps, B sequences (in the largest step), I inputs, H hidden units. `differentiable` says that
-    grad mode is on, so a backward pass may come, `onednn` that torch has oneDNN's fused LSTM;
-    `special` names what only torch's own operators heed, such as autocast.
+    T steps, B sequences (in the largest step), I inputs, H hidden units. dtype is that of the
+    computation, under autocast autocast's, and `precision` that of its products in kernels: one of
+    `precision.PRECISIONS`, or "half" for 16 bits. `chip` is the GPU, None if no kernel can run.
+    `lengths` says that such a tensor was given, `differentiable` that grad mode is on, so a
+    backward pass may come, `onednn` that torch has oneDNN's fused LSTM; `special` names what only
+    torch's own operators heed, such as a torch.func transform.
     """
 
     cell: Cell
@@ -40,11 +52,15 @@ class Call(NamedTuple):
     directions: int
     proj_size: int
     dtype: torch.dtype
+    precision: str
     device: str
+    chip: Chip | None
     packed: bool
+    lengths: bool
     one_hot: bool
     differentiable: bool
     onednn: bool
+    autocast: bool
     special: str | None
 
 
@@ -55,13 +71,24 @@ class Choice(NamedTuple):
     plan: str
     reason: str
 
+    @property
+    def name(self):
+        """As `use_engine` takes it."""
+        return self.plan if self.engine == "triton" else f"{self.engine}.{self.plan}"
 
-def obstacles(plan, call):
-    """Every reason against a plan for a call; none if it can serve."""
+
+def obstacles(name, call):
+    """Every reason against one of `PLANS` for a call; none if it can serve."""
+    if name in TRITON_PLANS:
+        return _obstacles_of_triton(name, call)
+    return _obstacles_of_torch(name.removeprefix("torch."), call)
+
+
+def _obstacles_of_torch(plan, call):
     reasons = []
     if plan in ("cell", "bptt"):
-        if call.special:
-            reasons.append(f"{call.special}: only torch's own operators heed that")
+        for special in _specials(call):
+            reasons.append(f"{special}: only torch's own operators heed that")
         if call.proj_size:
             reasons.append("proj_size is set, and the plan has no projection")
     if plan == "cell":
@@ -79,6 +106,41 @@ def obstacles(plan, call):
     return reasons
 
 
+def _obstacles_of_triton(plan, call):
+    reasons = []
+    if not has_triton():
+        reasons.append("Triton is not installed")
+    elif call.device != "cuda" and not INTERPRETED:
+        reasons.append(
+            f"the tensors are on the {call.device}, where kernels run only in Triton's "
+            "interpreter, with TRITON_INTERPRET=1 set before fastrnn is imported"
+        )
+    elif call.chip is None:
+        reasons.append(
+            "the kernels need an NVIDIA GPU of compute capability 8.0 or later, or AMD's"
+        )
+    if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        reasons.append(f"the kernels compute in float32, bfloat16 or float16, not in {call.dtype}")
+    elif plan == "resident" and call.chip is not None and resident_plans(call) is None:
+        way = "training" if call.differentiable else "inference"
+        reasons.append(
+            f"W_hh of H={call.H} does not fit on the chip ({call.chip.family}): for {way} of "
+            f"{call.cell.name} in {call.precision} precision H may be {largest_resident(call)}"
+        )
+    if call.proj_size:
+        reasons.append("proj_size is set, and the kernels have no projection")
+    if call.special:
+        reasons.append(f"{call.special}: only torch's own operators heed that")
+    return reasons
+
+
+def _specials(call):
+    return [
+        *(["autocast is on"] if call.autocast else []),
+        *([call.special] if call.special else []),
+    ]
+
+
 def choose(call, forced=None):
     """The plan for a call: the one `use_engine` named, or the fastest known.
 
@@ -86,13 +148,16 @@ def choose(call, forced=None):
         RuntimeError: the named plan cannot serve; the message lists every reason.
     """
     forced = forced_engine() if forced is None else forced
+    if forced == "auto" and call.device != "cpu":
+        return _fastest_on_gpu(call)
     if forced in ("auto", "torch"):
-        return _fastest(call)
-    plan = forced.removeprefix("torch.")
-    reasons = obstacles(plan, call)
+        return _fastest_of_torch(call)
+    reasons = obstacles(forced, call)
     if reasons:
         raise RuntimeError(_cannot_serve(forced, reasons))
-    return Choice("torch", plan, f"asked for with fastrnn.use_engine({forced!r})")
+    engine = "triton" if forced in TRITON_PLANS else "torch"
+    reason = f"asked for with fastrnn.use_engine({forced!r})"
+    return Choice(engine, forced.removeprefix("torch."), reason)
 
 
 def forced_engine():
@@ -118,9 +183,11 @@ def _cannot_serve(engine, reasons):
 def use_engine(name):
     """Within the block, all fastrnn modules of this thread use the named engine.
 
-    name: "auto" (the default choice), "torch", or one of its plans: "torch.aten", "torch.cell",
-    "torch.bptt", "torch.reference". Has no effect on code that torch.compile or torch.jit.trace
-    records: that is torch.nn's own operators.
+    name: "auto" (the default choice); "resident" or "step", the kernels; "torch", or one of its
+    plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". Has no effect on code that
+    torch.compile or torch.jit.trace records: that is torch.nn's own operators. With
+    TRITON_INTERPRET=1 in the environment from the start, the kernels take tensors on a CPU too:
+    slow, for a look inside.
 
     Raises:
         ValueError: no such engine; the message lists the valid names.
@@ -137,6 +204,10 @@ def use_engine(name):
 
 def _torch(plan, reason):
     return Choice("torch", plan, reason)
+
+
+def _triton(plan, reason):
+    return Choice("triton", plan, reason)
 
 
 SPECIAL = "{special}: torch's own operators heed that"
@@ -162,9 +233,32 @@ INDICES = _torch("bptt", "one-hot indices: a look-up in W_ih instead of a matrix
 LOOP = _torch("bptt", "torch.nn takes many small operators a step here; the loop takes few")
 
 
-def _fastest(call):
-    if call.special:
-        return _torch("aten", SPECIAL.format(special=call.special))
+# What is expected of the kernels on a GPU, before the first measurement: cuDNN takes a launch or
+# two for each step of a packed input, while a walk through a whole sequence takes one launch;
+# where it walks too (H up to 192), it does so for one direction and layer at a time.
+UNTIMED = "expected to be faster, not timed on a GPU yet"
+RESIDENT = _triton("resident", f"W_hh fits on the chip ({UNTIMED})")
+ONE_STEP = _triton("step", f"a single step: one kernel for all of the gate math ({UNTIMED})")
+RAGGED = _triton("step", f"sequences of different lengths: no detour over packing ({UNTIMED})")
+LARGE = "{reason}; over whole batches of sequences cuDNN takes as few launches for each step"
+
+
+def _fastest_on_gpu(call):
+    if not obstacles("resident", call):
+        return RESIDENT
+    reasons = obstacles("step", call)
+    if reasons:
+        return _torch("aten", "; ".join(reasons))
+    if call.T == 1:
+        return ONE_STEP
+    if call.packed or call.lengths:
+        return RAGGED
+    return _torch("aten", LARGE.format(reason=obstacles("resident", call)[0]))
+
+
+def _fastest_of_torch(call):
+    for special in _specials(call):
+        return _torch("aten", SPECIAL.format(special=special))
     if call.device != "cpu":
         return OTHER_DEVICE
     if call.dtype not in (torch.float32, torch.float64):

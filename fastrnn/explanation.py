@@ -1,12 +1,13 @@
 """`explain`: which engine would serve a call, and why, without running it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from .cell_modules import ONE_STEP, _Cell
+from .chips import resident_plans
 from .conversion import REPLACED_BY
-from .dispatch import PLANS, obstacles, require_torch_nn
+from .dispatch import PLANS, Choice, obstacles, require_torch_nn
 from .modules import _Recurrent
 
 
@@ -14,58 +15,90 @@ from .modules import _Recurrent
 class Explanation:
     """What `explain` found. Print it, or read its fields.
 
-    engine, plan: what would run; reason: why; call: the call in words; against: for every other
-    plan, the reasons why it could not serve (none: it could, but is not expected to be faster).
+    engine, plan: what would run; reason: why; call: the call in words; details: how it is cut for
+    the device, in words; against: for every other name that `use_engine` takes, the reasons why
+    that could not serve (none: it could, but is not expected to be faster).
     """
 
     call: str
     engine: str
     plan: str
     reason: str
-    against: dict[str, list[str]]
+    details: list[str] = field(default_factory=list)
+    against: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self):
         lines = [
             self.call,
-            f"  engine  {self.engine}, plan {self.plan}: {PLANS[self.plan]}",
+            f"  engine  {self.engine}, plan {self.plan}: {PLANS[self.name]}",
             f"  reason  {self.reason}",
+            *self.details,
         ]
-        for plan, reasons in self.against.items():
+        for name, reasons in self.against.items():
             verdict = "cannot serve: " + "; ".join(reasons) if reasons else "could serve"
-            lines.append(f"  else    {self.engine}.{plan} {verdict}")
+            lines.append(f"  else    {name} {verdict}")
         return "\n".join(lines)
 
+    @property
+    def name(self):
+        """As `use_engine` takes it."""
+        return Choice(self.engine, self.plan, self.reason).name
 
-def explain(module: nn.Module, input, hx=None, *, one_hot: bool = False) -> Explanation:
+
+def explain(
+    module: nn.Module, input, hx=None, *, lengths=None, one_hot: bool = False
+) -> Explanation:
     """Say which engine and plan `module(input, hx)` would use at this moment, and why.
 
     Nothing is run and nothing changes. "At this moment" counts: the answer depends on grad mode,
-    autocast and `use_engine`.
+    autocast, the precision in force and `use_engine`.
 
     Raises:
         TypeError: `module` is not one of fastrnn's.
         RuntimeError: within `use_engine`, if that engine cannot serve the call.
     """
-    if isinstance(module, _Cell):
-        require_torch_nn(ONE_STEP)
-        title = f"{type(module).__name__}({module.extra_repr()})"
-        return Explanation(title, "torch", "aten", ONE_STEP, {})
-    if not isinstance(module, _Recurrent):
+    if not isinstance(module, _Recurrent | _Cell):
         raise TypeError(_not_ours(module))
     title = f"{type(module).__name__}({module.extra_repr()})"
-    planned = module._planned(input, hx, one_hot)
+    if isinstance(module, _Cell):
+        planned = module._planned(input, hx)
+        left = "" if planned == ONE_STEP else "left to torch.nn: "
+    else:
+        planned = module._planned(input, hx, lengths, one_hot)
+        left = "left to torch.nn: "
     if isinstance(planned, str):
         require_torch_nn(planned)
-        return Explanation(title, "torch", "aten", f"left to torch.nn: {planned}", {})
+        return Explanation(title, "torch", "aten", left + planned)
     call, choice, *_ = planned
-    kind = "packed" if call.packed else "one-hot indices" if call.one_hot else "dense"
+    kind = "packed" if call.packed else "padded" if call.lengths else "dense"
+    what = "one-hot indices" if call.one_hot else "input"
     purpose = "training" if call.differentiable else "inference"
+    precision = f" ({call.precision})" if choice.engine == "triton" else ""
     return Explanation(
-        f"{title}, {kind} input of T={call.T}, B={call.B}, I={call.I}, {call.dtype}, "
+        f"{title}, {kind} {what} of T={call.T}, B={call.B}, I={call.I}, {call.dtype}{precision}, "
         f"{call.device}, {purpose}",
         *choice,
-        {plan: obstacles(plan, call) for plan in PLANS if plan != choice.plan},
+        _details(call, choice),
+        {name: obstacles(name, call) for name in PLANS if name != choice.name},
     )
+
+
+def _details(call, choice):
+    if choice.engine == "torch" and call.lengths:
+        return ["        by way of a PackedSequence, for which the lengths go to the CPU"]
+    if choice.plan != "resident":
+        return []
+    lines = []
+    for way, plan in zip(("forward", "back"), resident_plans(call), strict=True):
+        if plan is not None:
+            tiles = len(call.cell.gates) * plan.tiles**2
+            programs = -(-call.B // plan.block_b) * call.directions
+            lines.append(
+                f"        {way}: programs of {plan.block_b} sequences and {plan.warps} warps, "
+                f"{programs} in all for {call.chip.sms} multiprocessors; {plan.kept} of {tiles} "
+                f"tiles of W_hh stay in shared memory"
+            )
+    return lines
 
 
 def _not_ours(module):

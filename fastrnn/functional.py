@@ -14,8 +14,7 @@ from . import torch_engine
 from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
-
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from .lengths import INTEGERS, by_packing, check
 
 
 class Options(NamedTuple):
@@ -45,6 +44,8 @@ def lstm(
     input: Tensor | PackedSequence,
     hx: tuple[Tensor, Tensor] | None,
     weights: Sequence[Tensor],
+    *,
+    lengths: Tensor | None = None,
     **options,
 ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
     """An LSTM of one or more layers and directions, as torch.nn.LSTM computes it.
@@ -54,6 +55,9 @@ def lstm(
             PackedSequence. With `one_hot`, integer indices, the last dimension dropped.
         hx: (h_0, c_0), (L*D, B, R) and (L*D, B, H), without B for a single sequence; None is zeros.
         weights: the flat list that `list(module.parameters())` of torch.nn.LSTM gives.
+        lengths: (B,) integers in [0, T] on the input's device, for a batch of padded sequences:
+            what lies beyond is not read, the output there is zero, and the final states are those
+            after each sequence's last step. None: all have T steps.
         options: the fields of `Options`, by name.
 
     Returns:
@@ -64,17 +68,23 @@ def lstm(
 
     Raises:
         ValueError: anything about dimensions, sizes, dtypes or devices that does not fit.
-        TypeError: an unknown option, or a one-hot input that is not of integers.
+        TypeError: an unknown option, or a one-hot input or lengths that are not of integers.
         IndexError: a one-hot index outside [0, I).
+        RuntimeError: lengths on another device.
     """
-    return _call("LSTM", input, hx, weights, Options(**options))
+    return _call("LSTM", input, hx, weights, Options(**options), lengths)
 
 
 def gru(
-    input: Tensor | PackedSequence, hx: Tensor | None, weights: Sequence[Tensor], **options
+    input: Tensor | PackedSequence,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    *,
+    lengths: Tensor | None = None,
+    **options,
 ) -> tuple[Tensor | PackedSequence, Tensor]:
     """A GRU, as torch.nn.GRU computes it; arguments and errors of `lstm`, hx (L*D, B, H)."""
-    return _call("GRU", input, hx, weights, Options(**options))
+    return _call("GRU", input, hx, weights, Options(**options), lengths)
 
 
 def rnn(
@@ -83,23 +93,32 @@ def rnn(
     weights: Sequence[Tensor],
     *,
     nonlinearity: str = "tanh",
+    lengths: Tensor | None = None,
     **options,
 ) -> tuple[Tensor | PackedSequence, Tensor]:
     """An Elman RNN, `nonlinearity` "tanh" or "relu", as torch.nn.RNN computes it; else as `gru`."""
     mode = f"RNN_{str(nonlinearity).upper()}"
     if mode not in CELLS:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    return _call(mode, input, hx, weights, Options(**options))
+    return _call(mode, input, hx, weights, Options(**options), lengths)
 
 
-def _call(mode, input, hx, weights, options):
+def _call(mode, input, hx, weights, options, lengths):
     if options.one_hot:
         input = indices(input, weights)
-    call = describe(CELLS[mode], input, hx, weights, options)
+    if lengths is not None:
+        check(lengths, input, options)
+    call = describe(CELLS[mode], input, hx, weights, options, lengths)
     problem = call if isinstance(call, str) else weights_problem(call, weights)
     if problem:
         raise ValueError(problem)
-    return run(call, choose(call).plan, input, hx, weights, options)
+    choice = choose(call)
+    if lengths is not None and choice.engine == "torch":
+        return by_packing(
+            lambda packed, hx: _call(mode, packed, hx, weights, options, None),
+            input, hx, lengths, options,
+        )  # fmt: skip
+    return run(call, choice, input, hx, weights, options, lengths)
 
 
 def integers(input):
@@ -123,9 +142,13 @@ def indices(input, weights):
     return input._replace(data=data) if isinstance(input, PackedSequence) else data
 
 
-def run(call, plan, input, hx, weights, options):
-    """Carry out a described call by the plan of that name; see `lstm` for the arguments."""
-    plan = torch_engine.PLANS[plan]
+def run(call, choice, input, hx, weights, options, lengths=None):
+    """Carry out a described call as chosen; see `lstm` for the arguments."""
+    plan = (
+        _triton(choice.plan, lengths)
+        if choice.engine == "triton"
+        else torch_engine.PLANS[choice.plan]
+    )
     states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     if call.packed:
         data, sizes, order, back = input
@@ -149,3 +172,13 @@ def run(call, plan, input, hx, weights, options):
         elif options.batch_first:
             output = output.transpose(0, 1)
     return output, tuple(final) if len(final) > 1 else final[0]
+
+
+def _triton(plan, lengths):
+    # Imported when first needed: Triton takes a moment to import, and need not be installed.
+    from . import triton_engine
+
+    def run(*arguments):
+        return triton_engine.run(plan, *arguments, lengths)
+
+    return run

@@ -6,6 +6,7 @@ RNNBase's; whatever else torch.nn's classes define is borrowed from them.
 """
 
 import inspect
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from .describe import describe, missing, weights_problem
 from .dispatch import TORCH_NN, choose, forced_engine, require_torch_nn
 from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
+from .lengths import by_packing, check
 
 
 class _Recurrent(nn.RNNBase):
@@ -23,18 +25,41 @@ class _Recurrent(nn.RNNBase):
 
     native: ClassVar[type[nn.RNNBase]]
 
-    def forward(self, input, hx=None, *, one_hot=False):
+    def forward(self, input, hx=None, *, lengths=None, one_hot=False):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._as_torch(input, hx, one_hot)
-        planned = self._planned(input, hx, one_hot)
+            return self._as_torch(input, hx, lengths, one_hot)
+        planned = self._planned(input, hx, lengths, one_hot)
         if type(planned) is str:
-            return self._left_to_torch(planned, input, hx, one_hot)
+            return self._left_to_torch(planned, input, hx, lengths, one_hot)
         call, choice, input, weights, options = planned
-        return run(call, choice.plan, input, hx, weights, options)
+        if lengths is not None and choice.engine == "torch":
+            return by_packing(partial(self, one_hot=one_hot), input, hx, lengths, options)
+        return run(call, choice, input, hx, weights, options, lengths)
 
-    def _planned(self, input, hx, one_hot):
-        """(call, choice, input, weights, options), or why (str) the call is left to torch.nn."""
-        options = Options(
+    def step(self, input, hx=None, *, one_hot=False):
+        """One step of a stream: (output, hx) from this moment's input and the state before it.
+
+        input: (B, I), or (I,) for a single sequence; with `one_hot` indices, without I. hx: the
+            state that the last step, or a whole sequence, returned; None to begin.
+
+        Returns output (B, H), or (H,), and the state after. The kernels are those that run whole
+        sequences. What is added up in another order is the input's product with W_ih, for which
+        torch may choose another routine for B rows than for T*B: outputs agree to that rounding.
+
+        Raises:
+            ValueError: the module is bidirectional, so has to see a sequence's end first; else as
+                the module itself does.
+        """
+        if self.bidirectional:
+            raise ValueError("a bidirectional module needs whole sequences, it can't take a step")
+        if isinstance(input, PackedSequence):
+            raise ValueError("a step takes a tensor, (B, I) or (I,), got a PackedSequence")
+        dim = 1 if self.batch_first and input.dim() == (1 if one_hot else 2) else 0
+        output, hx = self(input.unsqueeze(dim), hx, one_hot=one_hot)
+        return output.squeeze(dim), hx
+
+    def _options(self, one_hot):
+        return Options(
             self.num_layers,
             self.dropout,
             self.training,
@@ -42,15 +67,23 @@ class _Recurrent(nn.RNNBase):
             self.batch_first,
             one_hot,
         )
+
+    def _planned(self, input, hx, lengths, one_hot):
+        """(call, choice, input, weights, options), or why (str) the call is left to torch.nn."""
+        options = self._options(one_hot)
         weights = self._current_weights()
         if one_hot:
             input = indices(input, weights)
-        call = describe(CELLS[self.mode], input, hx, weights, options)
+        if lengths is not None:
+            check(lengths, input, options)
+        call = describe(CELLS[self.mode], input, hx, weights, options, lengths)
         if type(call) is str:
             return call
         if call.H != self.hidden_size:
             return "the weights are not of hidden_size"
         choice = choose(call)
+        if choice.plan == "aten" and call.autocast and call.dtype is not weights[0].dtype:
+            return choice.reason
         if choice.plan != "aten":
             step = choice.plan == "cell"
             problem = missing(weights) if step else weights_problem(call, weights)
@@ -58,11 +91,11 @@ class _Recurrent(nn.RNNBase):
                 return problem
         return call, choice, input, weights, options
 
-    def _left_to_torch(self, reason, input, hx, one_hot):
+    def _left_to_torch(self, reason, input, hx, lengths, one_hot):
         if forced_engine() in TORCH_NN:
-            return self._as_torch(input, hx, one_hot)
+            return self._as_torch(input, hx, lengths, one_hot)
         with torch.random.fork_rng(devices=[]):
-            self._as_torch(input, hx, one_hot)  # for torch.nn's own error, if it has one
+            self._as_torch(input, hx, lengths, one_hot)  # for torch.nn's own error, if it has one
         require_torch_nn(reason)
 
     def _current_weights(self):
@@ -78,8 +111,13 @@ class _Recurrent(nn.RNNBase):
         except KeyError:
             return [getattr(self, name, None) for name in names]
 
-    def _as_torch(self, input, hx, one_hot):
+    def _as_torch(self, input, hx, lengths, one_hot):
         """The forward of torch.nn's class: for the calls it alone serves, and for its errors."""
+        if lengths is not None:
+            options = self._options(one_hot)
+            check(lengths, input, options)
+            forward = partial(self._as_torch, lengths=None, one_hot=one_hot)
+            return by_packing(forward, input, hx, lengths, options)
         if one_hot:
             data = integers(input)
             dense = nn.functional.one_hot(data.long(), self.input_size)
@@ -94,8 +132,13 @@ class LSTM(_Recurrent):
     i, f, o = σ(W_i x + b_i + W_h h + b_h), g = tanh(likewise); c' = f·c + i·g; h' = o·tanh(c').
 
     Constructor, parameters, state_dict, inputs, outputs and errors are torch.nn.LSTM's. `forward`
-    takes one argument more, by keyword only:
+    takes two arguments more, by keyword only:
 
+        lengths: (B,) integers in [0, T] on the input's device, for padded sequences of different
+            lengths, in any order: what lies beyond is not read, the output there is zero, and the
+            final states are those after each sequence's last step. TypeError if it is not a tensor
+            of integers, ValueError if shape or values do not fit, RuntimeError if it is on another
+            device. On a GPU, values out of range are found by a device-side assertion.
         one_hot: `input` holds integer indices in [0, input_size) in place of one-hot vectors, so
             its last dimension is dropped, as (T, B). The product with W_ih becomes a look-up.
             TypeError if `input` is not of integers, IndexError if an index is out of range.
@@ -114,7 +157,7 @@ class GRU(_Recurrent):
     """Drop-in replacement of torch.nn.GRU.
 
     r, z = σ(W_i x + b_i + W_h h + b_h); n = tanh(W_in x + b_in + r·(W_hn h + b_hn));
-    h' = (1 - z)·n + z·h. `forward` also takes `one_hot`, as LSTM's does.
+    h' = (1 - z)·n + z·h. `forward` also takes `lengths` and `one_hot`, as LSTM's does.
     """
 
     native = nn.GRU
@@ -128,7 +171,7 @@ class RNN(_Recurrent):
     """Drop-in replacement of torch.nn.RNN.
 
     h' = φ(W_i x + b_i + W_h h + b_h), φ = tanh or relu by `nonlinearity`. `forward` also takes
-    `one_hot`, as LSTM's does.
+    `lengths` and `one_hot`, as LSTM's does.
     """
 
     native = nn.RNN

@@ -9,8 +9,12 @@ import torch
 from torch.nn.functional import embedding, linear
 
 
-def recurrence(cell, x, state, weights, sizes, reverse):
-    """As `bptt.forward`: (rows, I) or indices (rows,) -> the states h (rows, R), final states."""
+def recurrence(cell, x, state, weights, sizes, reverse, lengths=None):
+    """As `bptt.forward`: (rows, I) or indices (rows,) -> the states h (rows, R), final states.
+
+    lengths: None, or (B,) integers where all sizes are B; after its length a sequence keeps its
+    state, and h is zero.
+    """
     gates = len(cell.gates)
     if x.is_floating_point() or x.is_complex():
         projected = linear(x, weights.w_ih, weights.b_ih)
@@ -27,6 +31,11 @@ def recurrence(cell, x, state, weights, sizes, reverse):
         after, _ = cell.forward(x_gates, h_gates, active)
         if weights.w_hr is not None:
             after = (linear(after[0], weights.w_hr), *after[1:])
+        if lengths is not None:
+            ongoing = (t < lengths).unsqueeze(1)
+            outputs[t] = after[0] * ongoing
+            state = tuple(map(torch.where, (ongoing,) * len(state), after, active))
+            continue
         outputs[t] = after[0]
         # Rows of sequences that are done, or have not begun, keep their state.
         state = tuple(

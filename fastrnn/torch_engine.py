@@ -94,7 +94,7 @@ def bptt_plan(cell, x, state, weights, sizes, reverse):
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *state, *weights)
     ):
-        h, *final = Recurrence.apply(cell, sizes, reverse, x, *state, *weights)
+        h, *final = Recurrence.apply(bptt.Layer(cell, sizes, reverse), x, *state, *weights)
         return h, final
     return bptt.forward(cell, x, state, weights, sizes, reverse, keep_all=False)[:2]
 

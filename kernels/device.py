@@ -35,6 +35,28 @@ def relu(x):
     return tl.where(x < 0, 0.0, x)
 
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """float32 to the nearest number of a dtype."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        # Triton's interpreter only cuts the lower bits off. To nearest, and if tied to even:
+        bits = x.to(tl.uint32, bitcast=True)
+        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def dot(a, b, sum, PRECISION: tl.constexpr):
+    """sum + a·b, of matrices in one dtype, with sums of float32."""
+    if INTERPRETED:  # it would multiply bfloat16 by the bits
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), sum, input_precision=PRECISION)
+    else:
+        return tl.dot(a, b, sum, input_precision=PRECISION)
+
+
 @cache
 def on_device(function):
     """The Triton twin of a function of `cells.py`."""
@@ -55,3 +77,8 @@ def constants(cell):
 def pair(states):
     """A cell's one or two states as the two arguments that every kernel has for them."""
     return states if len(states) == 2 else (*states, None)
+
+
+def of_products(precision):
+    """As tl.dot takes it; of operands in 16 bits every product is exact."""
+    return "ieee" if precision == "half" else precision

@@ -8,6 +8,7 @@ are read in each step from the second-level cache.
 import triton
 import triton.language as tl
 
+from .device import dot
 from .tiles import units_of
 
 
@@ -62,5 +63,5 @@ def add_product(
             w = kept[(GATE * TILES + M) * TILES + k]
         else:
             w = load_weights(w_ptr, GATE, M, k, H, BLOCK_H, TRANSPOSED)
-        sum = tl.dot(w, operand[k], sum, input_precision=PRECISION)
+        sum = dot(w, operand[k], sum, PRECISION)
     return sum

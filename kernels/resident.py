@@ -8,7 +8,7 @@ but the program's own threads.
 import triton
 import triton.language as tl
 
-from .device import constants, on_device, pair
+from .device import constants, of_products, on_device, pair, rounded
 from .matrix import add_product, keep_weights
 from .tiles import (
     load_before,
@@ -98,7 +98,7 @@ def forward_kernel(
         active = t < lengths
         h = ()
         for k in tl.static_range(TILES):
-            h += (state[k][0].to(dtype),)
+            h += (rounded(state[k][0], dtype),)
         new = ()
         for i in tl.static_range(TILES):
             units = units_of(i, BLOCK_H)
@@ -251,10 +251,10 @@ def backward_kernel(
                 dgates_ptr, dx_gates, dh_gates, units_of(i, BLOCK_H), rows, active, exists,
                 GATES, SLOTS, PADDED, H,
             )  # fmt: skip
-            rounded = ()
+            operands = ()
             for g in tl.static_range(GATES):
-                rounded += (dh_gates[g].to(dtype),)
-            dgates += (rounded,)
+                operands += (rounded(dh_gates[g], dtype),)
+            dgates += (operands,)
             dbefore += (dbefore_i,)
             if lengths_ptr is not None:
                 before_i = where_active(active, before_i, after[i], STATES)
@@ -302,7 +302,7 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
     forward_kernel[triton.cdiv(rows.B, plan.block_b), D](
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
         rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
-        FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=precision,
+        FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=of_products(precision),
         **plan.constants(), num_warps=plan.warps, num_stages=1,
     )  # fmt: skip
 
@@ -316,6 +316,6 @@ def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfina
     backward_kernel[triton.cdiv(rows.B, plan.block_b), D](
         saved, dgates, w, *pair(initial), *pair(states), dh, *pair(dfinal), *pair(dinitial),
         rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
-        BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=precision,
+        BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=of_products(precision),
         **plan.constants(), num_warps=plan.warps, num_stages=1,
     )  # fmt: skip

@@ -11,6 +11,8 @@ BLOCK_H; what lies beyond H, B or a length is masked.
 import triton
 import triton.language as tl
 
+from .device import rounded
+
 
 @triton.jit
 def row_lengths(lengths_ptr, b, T, B):
@@ -63,6 +65,7 @@ def store_tile(ptr, value, units, rows, mask, H: tl.constexpr):
     """The reverse, rounded to the dtype of the tensor; nothing happens if ptr is None."""
     if ptr is not None:
         mask = mask[None, :] & (units < H)[:, None]
+        value = rounded(value, ptr.dtype.element_ty)
         tl.store(ptr + rows[None, :] * H + units[:, None], value, mask=mask)
 
 

@@ -14,6 +14,7 @@ import fastrnn
 from benchmarks.memory import peak_bytes
 from fastrnn import bptt, reference, schedule
 from fastrnn.autograd import Recurrence
+from fastrnn.bptt import Layer
 from fastrnn.kernels.cell import CELLS, GRU
 from fastrnn.weights import Weights
 from tests.contract import (
@@ -136,7 +137,7 @@ def test_any_sizes_in_any_chunks(cell, sizes, chunk, reverse, bias, used, seed):
         return [h, *final, *grads]
 
     def loop():
-        h, *final = Recurrence.apply(cell, tuple(sizes), reverse, *inputs)
+        h, *final = Recurrence.apply(Layer(cell, tuple(sizes), reverse), *inputs)
         return h, final
 
     def steps():
@@ -170,7 +171,9 @@ def test_gradcheck(cell, reverse, sizes, check, monkeypatch):
     """Two chunks long, so that the step from one to the next is checked too."""
     monkeypatch.setattr(schedule, "CHUNK_STEPS", 2)
     *inputs, _ = arguments(cell, sizes)
-    assert check(lambda *tensors: Recurrence.apply(cell, sizes, reverse, *tensors, None), inputs)
+    assert check(
+        lambda *tensors: Recurrence.apply(Layer(cell, sizes, reverse), *tensors, None), inputs
+    )
 
 
 def forgetful(kind, dtype, strength):
@@ -343,7 +346,7 @@ def test_nobody_elses_tensors_are_changed(kind, form, options):
 def test_gradients_of_the_final_states_are_not_changed(cell, reverse, sizes):
     """Past the module: there the stacking of final states would hide it."""
     inputs = arguments(cell, sizes)
-    results = Recurrence.apply(cell, sizes, reverse, *inputs)
+    results = Recurrence.apply(Layer(cell, sizes, reverse), *inputs)
     dresults = cotangents(results)
     before = [d.clone() for d in dresults]
     grads = torch.autograd.grad(results, inputs[:-1], dresults)

@@ -1,0 +1,66 @@
+"""`lengths=`: sequences of different lengths in one padded tensor."""
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check(lengths, input, options):
+    """Raise for lengths that do not fit the input, before anything is launched.
+
+    On a CPU that includes their values. On a GPU looking at these would mean waiting for it, so
+    there a value out of range ends in a device-side assertion, as an index out of range does.
+    """
+    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS:
+        kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"lengths must be a tensor of integers, got {kind}")
+    if isinstance(input, PackedSequence):
+        raise ValueError("lengths come with a padded input; a PackedSequence has its own")
+    if not isinstance(input, Tensor) or input.dim() != (2 if options.one_hot else 3):
+        raise ValueError("lengths come with a batch of sequences, (T, B, ...) or (B, T, ...)")
+    T, B = input.shape[:2][:: -1 if options.batch_first else 1]
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths must have the shape ({B},), got {tuple(lengths.shape)}")
+    if lengths.device != input.device:
+        raise RuntimeError(
+            "Input and lengths tensors are not at the same device, found input tensor at "
+            f"{input.device} and lengths tensor at {lengths.device}"
+        )
+    message = f"lengths must lie in [0, {T}]"
+    right = ((lengths >= 0) & (lengths <= T)).all()
+    if lengths.device.type == "cpu":
+        if not right:
+            low, high = int(lengths.min()), int(lengths.max())
+            raise ValueError(f"{message}, got {low} to {high}")
+    elif lengths.device.type != "meta":
+        torch._assert_async(right, message)
+
+
+def by_packing(forward, input, hx, lengths, options):
+    """The same by way of a PackedSequence: for engines that know no lengths. Waits for a GPU.
+
+    forward(packed, hx) -> (packed output, final states).
+    """
+    T = input.shape[1 if options.batch_first else 0]
+    order = {"batch_first": options.batch_first}
+    # Packing takes no empty sequence. What one step makes of it is put right afterwards.
+    some = lengths.clamp(min=1).to("cpu", torch.int64)
+    packed = pack_padded_sequence(input, some, enforce_sorted=False, **order)
+    output, final = forward(packed, hx)
+    output, _ = pad_packed_sequence(output, total_length=T, **order)
+    empty = lengths == 0
+    if empty.any():
+        which = empty[:, None, None] if options.batch_first else empty[:, None]
+        output = output.masked_fill(which, 0)
+        single = isinstance(final, Tensor)
+        states = [None] * 2 if hx is None else [hx] if single else hx
+        final = [
+            new.masked_fill(empty[:, None], 0)
+            if old is None
+            else torch.where(empty[:, None], old, new)
+            for new, old in zip([final] if single else final, states, strict=False)
+        ]
+        final = final[0] if single else tuple(final)
+    return output, final
