@@ -80,12 +80,26 @@ def describe(cell, input, hx, weights, options, lengths=None):
             return message
     if castable:
         dtype = autocast
+    chip = chip_of(device)
     return Call(
         cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
-        fp32_precision() if dtype is torch.float32 else "half", device.type, chip_of(device),
+        _precision(dtype, chip), device.type, chip,
         packed, lengths is not None, options.one_hot, torch.is_grad_enabled(),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), autocast is not None, _special(),
     )  # fmt: skip
+
+
+def _precision(dtype, chip):
+    if dtype is not torch.float32:
+        return "half"
+    return "ieee" if chip is None else fp32_precision()
+
+
+def mixed(input, hx, weights):
+    """Whether input, states and weights have more than one dtype."""
+    data = input.data if type(input) is PackedSequence else input
+    states = () if hx is None else (hx,) if isinstance(hx, torch.Tensor) else hx
+    return len({t.dtype for t in (data, *states, weights[0])}) > 1
 
 
 def missing(weights):

@@ -14,7 +14,7 @@ from . import torch_engine
 from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
-from .lengths import INTEGERS, by_packing, check
+from .lengths import INTEGERS, by_packing, check, without_padding
 
 
 class Options(NamedTuple):
@@ -69,7 +69,8 @@ def lstm(
     Raises:
         ValueError: anything about dimensions, sizes, dtypes or devices that does not fit.
         TypeError: an unknown option, or a one-hot input or lengths that are not of integers.
-        IndexError: a one-hot index outside [0, I).
+        IndexError: a one-hot index outside [0, I); on a GPU a device-side assertion, as for
+            lengths out of range there.
         RuntimeError: lengths on another device.
     """
     return _call("LSTM", input, hx, weights, Options(**options), lengths)
@@ -104,10 +105,11 @@ def rnn(
 
 
 def _call(mode, input, hx, weights, options, lengths):
-    if options.one_hot:
-        input = indices(input, weights)
     if lengths is not None:
         check(lengths, input, options)
+        input = without_padding(input, lengths, options)
+    if options.one_hot:
+        input = indices(input, weights)
     call = describe(CELLS[mode], input, hx, weights, options, lengths)
     problem = call if isinstance(call, str) else weights_problem(call, weights)
     if problem:
@@ -131,12 +133,19 @@ def integers(input):
 
 
 def indices(input, weights):
-    """`input` as indices of the columns of the first weight, int32 or int64, or an error."""
+    """`input` as indices of the columns of the first weight, int32 or int64, or an error.
+
+    On a GPU, looking at the values would mean waiting for it: there a device-side assertion fails.
+    """
     data = integers(input)
     I = weights[0].shape[-1]
-    low, high = (int(data.min()), int(data.max())) if data.numel() else (0, 0)
-    if low < 0 or high >= I:
-        raise IndexError(f"one-hot indices must lie in [0, {I}), got {low} to {high}")
+    message = f"one-hot indices must lie in [0, {I})"
+    if data.is_cuda:
+        torch._assert_async(((data >= 0) & (data < I)).all(), message)
+    elif data.numel():
+        low, high = int(data.min()), int(data.max())
+        if low < 0 or high >= I:
+            raise IndexError(f"{message}, got {low} to {high}")
     if data.dtype not in (torch.int32, torch.int64):
         data = data.long()
     return input._replace(data=data) if isinstance(input, PackedSequence) else data

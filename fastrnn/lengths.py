@@ -38,6 +38,14 @@ def check(lengths, input, options):
         torch._assert_async(right, message)
 
 
+def without_padding(input, lengths, options):
+    """The input with zeros beyond every length: what was there must not matter, be it a NaN."""
+    T = input.shape[1 if options.batch_first else 0]
+    beyond = torch.arange(T, device=lengths.device)[:, None] >= lengths
+    beyond = beyond.t() if options.batch_first else beyond
+    return input.masked_fill(beyond if options.one_hot else beyond.unsqueeze(2), 0)
+
+
 def by_packing(forward, input, hx, lengths, options):
     """The same by way of a PackedSequence: for engines that know no lengths. Waits for a GPU.
 

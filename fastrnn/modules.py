@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .describe import describe, missing, weights_problem
+from .describe import describe, missing, mixed, weights_problem
 from .dispatch import TORCH_NN, choose, forced_engine, require_torch_nn
 from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
-from .lengths import by_packing, check
+from .lengths import by_packing, check, without_padding
 
 
 class _Recurrent(nn.RNNBase):
@@ -72,17 +72,18 @@ class _Recurrent(nn.RNNBase):
         """(call, choice, input, weights, options), or why (str) the call is left to torch.nn."""
         options = self._options(one_hot)
         weights = self._current_weights()
-        if one_hot:
-            input = indices(input, weights)
         if lengths is not None:
             check(lengths, input, options)
+            input = without_padding(input, lengths, options)
+        if one_hot:
+            input = indices(input, weights)
         call = describe(CELLS[self.mode], input, hx, weights, options, lengths)
         if type(call) is str:
             return call
         if call.H != self.hidden_size:
             return "the weights are not of hidden_size"
         choice = choose(call)
-        if choice.plan == "aten" and call.autocast and call.dtype is not weights[0].dtype:
+        if choice.plan == "aten" and call.autocast and mixed(input, hx, weights):
             return choice.reason
         if choice.plan != "aten":
             step = choice.plan == "cell"
@@ -141,7 +142,8 @@ class LSTM(_Recurrent):
             device. On a GPU, values out of range are found by a device-side assertion.
         one_hot: `input` holds integer indices in [0, input_size) in place of one-hot vectors, so
             its last dimension is dropped, as (T, B). The product with W_ih becomes a look-up.
-            TypeError if `input` is not of integers, IndexError if an index is out of range.
+            TypeError if `input` is not of integers, IndexError if an index is out of range (on a
+            GPU a device-side assertion).
     """
 
     native = nn.LSTM

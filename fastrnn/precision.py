@@ -38,7 +38,7 @@ def fp32_precision():
     """The name of the precision in force."""
     chosen = _chosen.get()
     if chosen is None:
-        chosen = torch._C._get_fp32_precision_getter("cuda", "rnn")
+        chosen = torch.backends.cudnn.rnn.fp32_precision
     return chosen if chosen in PRECISIONS else "ieee"
 
 
@@ -50,13 +50,13 @@ def products(precision, device):
     that other threads launch follow it too.
     """
     wanted = "tf32" if precision == "tf32" else "ieee"
-    before = torch._C._get_fp32_precision_getter("cuda", "matmul")
+    before = torch.backends.cuda.matmul.fp32_precision
     same = before == wanted or (before == "none" and wanted == "ieee")
     if device.type != "cuda" or precision == "half" or same:
         yield
         return
-    torch._C._set_fp32_precision_setter("cuda", "matmul", wanted)
+    torch.backends.cuda.matmul.fp32_precision = wanted
     try:
         yield
     finally:
-        torch._C._set_fp32_precision_setter("cuda", "matmul", before)
+        torch.backends.cuda.matmul.fp32_precision = before

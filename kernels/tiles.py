@@ -40,8 +40,9 @@ def time_of(step, steps, backwards):
 
     Beyond its end the walk stays where it is, so that what is loaded ahead is always there.
     """
-    step = tl.minimum(step, steps - 1)
-    return tl.where(backwards, steps - 1 - step, step)
+    last = tl.maximum(steps, 1) - 1
+    step = tl.minimum(step, last)
+    return tl.where(backwards, last - step, step)
 
 
 @triton.jit
