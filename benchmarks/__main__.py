@@ -1,20 +1,25 @@
-"""`python -m benchmarks [run]` measures, `python -m benchmarks plot` draws."""
+"""`python -m benchmarks [run]` measures, `show` prints results again, `plot` draws them."""
 
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
 
-from benchmarks import machine, report
-from benchmarks.cases import ALL_CELLS, CASES, SUITES, suite
-from benchmarks.measure import OK
+import fastrnn
+from benchmarks import machine, report, summary
+from benchmarks.cases import ALL_CELLS, CASES, DEFAULT_SUITE, SUITES, suite
 from benchmarks.problem import DEFAULT_DTYPES, DTYPES
+from benchmarks.rates import constants
 from benchmarks.results import Results, ResultsError
-from benchmarks.run import rows, run
+from benchmarks.row import AUTO, ERROR, FAILED, NATIVE
+from benchmarks.run import COLD_STARTS, rows, run
 
 INTERRUPTED = 130
+# On a GPU, so that the last row too ends within ten minutes.
+BUDGET = {"cpu": float("inf"), "cuda": 540.0}
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +34,8 @@ def main(argv: list[str]) -> int:
     try:
         if argv[:1] == ["plot"]:
             return draw(argv[1:])
+        if argv[:1] == ["show"]:
+            return show(argv[1:])
         return measure(argv[1:] if argv[:1] == ["run"] else argv)
     except ResultsError as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
@@ -36,6 +43,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(argv: list[str]) -> int:
+    begun = time.monotonic()
     parser = run_parser()
     options = parser.parse_args(argv)
     device = chosen_device(parser, options)
@@ -44,13 +52,18 @@ def measure(argv: list[str]) -> int:
     except ValueError as error:
         parser.error(f"argument --flush-denormal: {error}")
 
-    name = "cases" if options.case else options.suite
-    path = options.output or Path("out", f"{name}-{device}.json")
-    environment = machine.environment(device, options.flush_denormal)
+    chosen = options.suite or DEFAULT_SUITE[device]
+    engine = None if options.engine == AUTO else options.engine
+    parts = ["cases" if options.case else chosen, device, *([engine] if engine else [])]
+    path = options.output or Path("out", f"{'-'.join(parts)}.json")
+    environment = machine.environment(device, options.flush_denormal, engine, options.commit)
     results = (Results.resume if options.resume else Results)(path, environment)
-    cases = [CASES[c] for c in options.case] if options.case else suite(options.suite, device)
+    cases = [CASES[c] for c in options.case] if options.case else suite(chosen, device)
     dtypes = options.dtype or DEFAULT_DTYPES[device]
-    selected = rows(cases, options.cell, dtypes, device, options.flush_denormal)
+    cold = options.cold_start or ("few" if device == "cuda" and engine != NATIVE else "none")
+    selected = rows(
+        cases, options.cell, dtypes, device, options.flush_denormal, options.engine, cold
+    )
     if not selected:
         parser.error("nothing to measure: of torch.nn's cells, the LSTM alone has projections")
     todo = [row for row in selected if row.key not in results.rows]
@@ -60,25 +73,32 @@ def measure(argv: list[str]) -> int:
     out.print(machine.line(environment), style="dim")
     if len(todo) < len(selected):
         out.print(f"{len(selected) - len(todo)} of {len(selected)} rows are in {path} already.")
+    budget = BUDGET[device] if options.time_budget is None else options.time_budget
     stopped = None
     with report.Live(out, todo) as live:
         try:
-            run(todo, results, options.rounds, options.time_budget, live)
+            if device == "cuda":
+                results.constants = constants(device, dtypes, results.constants)
+            run(todo, results, options.rounds, begun + budget, live)
         except KeyboardInterrupt:
             stopped = "Interrupted"
-    left = len(todo) - live.done
+    left = [row for row in todo if row.key not in results.rows]
     if left and stopped is None:
-        stopped = f"The time budget of {options.time_budget:g} s is used up"
+        stopped = f"The time budget of {budget:g} s is used up"
 
     records = [results.rows[row.key] for row in selected if row.key in results.rows]
     if records:
-        report.show(out, records)
+        report.show(out, records, environment, results.constants)
         out.print(f"Results: {path}")
     if stopped:
-        out.print(f"{stopped}: {left} of {len(selected)} rows left; --resume goes on from here.")
+        out.print(
+            f"{stopped}: {len(left)} of {len(selected)} rows left; --resume goes on from here."
+        )
+        for line in summary.missing(selected, left):
+            out.print(line)
     if stopped == "Interrupted":
         return INTERRUPTED
-    return 0 if all(record["status"] == OK for record in records) else 1
+    return 1 if any(record["status"] in (FAILED, ERROR) for record in records) else 0
 
 
 def chosen_device(parser: Parser, options: argparse.Namespace) -> str:
@@ -94,6 +114,18 @@ def chosen_device(parser: Parser, options: argparse.Namespace) -> str:
     return device
 
 
+def show(argv: list[str]) -> int:
+    parser = Parser(prog="python -m benchmarks show", description="Print a results file.")
+    parser.add_argument("results", type=Path, help="what `python -m benchmarks` wrote")
+    results = Results.load(parser.parse_args(argv).results)
+    if not results.rows:
+        raise ResultsError(f"cannot show {results.path}: nothing has been measured yet")
+    out = report.console()
+    out.print(machine.line(results.environment), style="dim")
+    report.show(out, list(results.rows.values()), results.environment, results.constants)
+    return 0
+
+
 def draw(argv: list[str]) -> int:
     parser = Parser(prog="python -m benchmarks plot", description="Draw a results file.")
     parser.add_argument("results", type=Path, help="what `python -m benchmarks` wrote")
@@ -105,6 +137,8 @@ def draw(argv: list[str]) -> int:
     results = Results.load(options.results)
     if not results.rows:
         raise ResultsError(f"cannot draw {options.results}: nothing has been measured yet")
+    if not summary.duels(results.rows.values()):
+        raise ResultsError(f"cannot draw {options.results}: it has no ratios")
     # matplotlib takes a second to import, and a run needs none of it.
     from benchmarks.plot import plot
 
@@ -117,14 +151,13 @@ def run_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks",
         description="Time fastrnn against torch.nn, in turns, after a check of its exactness.",
-        epilog="`python -m benchmarks plot RESULTS.json` draws what was measured.",
+        epilog="`python -m benchmarks plot RESULTS.json` draws what was measured, "
+        "`python -m benchmarks show RESULTS.json` prints it again.",
     )
     what = parser.add_mutually_exclusive_group()
+    what.add_argument("--suite", choices=SUITES, help="which cases (default: quick; on CUDA gpu)")
     what.add_argument(
-        "--suite", choices=SUITES, default="quick", help="which cases (default: quick)"
-    )
-    what.add_argument(
-        "--quick", dest="suite", action="store_const", const="quick", help="the same as nothing"
+        "--quick", dest="suite", action="store_const", const="quick", help="--suite quick"
     )
     what.add_argument("--case", nargs="+", choices=CASES, metavar="NAME", help="cases by name")
     parser.add_argument("--cell", nargs="+", choices=ALL_CELLS, help="instead of each case's own")
@@ -144,15 +177,46 @@ def run_parser() -> Parser:
         help="turns of each side (default: 7)",
     )
     parser.add_argument(
-        "--time-budget", type=seconds, default=float("inf"), metavar="SECONDS",
-        help="start no row after this long",
-    )  # fmt: skip
+        "--time-budget",
+        type=seconds,
+        metavar="SECONDS",
+        help="start no row after this long (default: none; on CUDA 540)",
+    )
+    sides = parser.add_mutually_exclusive_group()
+    sides.add_argument(
+        "--engine",
+        type=engine_name,
+        default=AUTO,
+        metavar="NAME",
+        help="what fastrnn.use_engine forces, such as torch.aten (default: auto)",
+    )
+    sides.add_argument(
+        "--native-only",
+        dest="engine",
+        action="store_const",
+        const=NATIVE,
+        help="time torch.nn alone",
+    )
+    parser.add_argument(
+        "--cold-start",
+        choices=COLD_STARTS,
+        help="rows whose first call is measured in new processes too (default: none; on CUDA few)",
+    )
+    parser.add_argument("--commit", help="what is measured, where there is no git to say so")
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: in out/)")
     parser.add_argument("--resume", action="store_true", help="skip rows that the file has")
     parser.add_argument(
         "--flush-denormal", action="store_true", help="torch.set_flush_denormal(True) at the start"
     )
     return parser
+
+
+def engine_name(text: str) -> str:
+    try:
+        with fastrnn.use_engine(text):
+            return text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_int(text: str) -> int:

@@ -42,6 +42,12 @@ class Case:
         return tuple(longest_first[1::2] + longest_first[::2])
 
     @property
+    def twin(self) -> str | None:
+        """The name of the case that has the same batch with every length T, or None."""
+        dense = self.name.removesuffix("-packed")
+        return dense if dense != self.name and dense in CASES else None
+
+    @property
     def modes(self) -> tuple[str, ...]:
         if self.streaming:
             return (FORWARD,)
@@ -93,7 +99,7 @@ APPLICATIONS = (
     Case("transducer-step", 1, 8, 640, 640, _TRANSDUCER, layers=2, streaming=True),
     Case("anchor", 1024, 16, 768, 768, "the shape for which persistent kernels publish times"),
     Case("hydrology-64", 365, 256, 32, 64, _HYDROLOGY),
-    Case("hydrology-128", 365, 256, 32, 128, _HYDROLOGY),
+    Case("hydrology-128", 365, 256, 32, 128, _HYDROLOGY, cells=ALL_CELLS),
     Case("rl-step", 1, 4096, 64, 256, "one step of 4096 simulated robots (rsl_rl)", streaming=True),
     Case("rl-512", 128, 256, 32, 512, "recurrent policy in torchrl's benchmarks"),
     Case("audio-20k", 20_000, 32, 1, 40, _AUDIO),
@@ -156,7 +162,8 @@ _QUICK = {
         "last-step-200",
     ),
 }
-SUITES = ("quick", "cpu", "full")
+SUITES = ("quick", "cpu", "gpu", "full")
+DEFAULT_SUITE = {"cpu": "quick", "cuda": "gpu"}
 
 
 def suite(name: str, device: str) -> list[Case]:
@@ -165,6 +172,8 @@ def suite(name: str, device: str) -> list[Case]:
         return [CASES[case] for case in _QUICK[device]]
     if name == "cpu":
         return list(DESKTOP)
+    if name == "gpu":
+        return list(APPLICATIONS)
     if name == "full":
         return list(APPLICATIONS + DESKTOP if device == "cuda" else DESKTOP + APPLICATIONS)
     raise ValueError(f"no suite {name!r}; there are {', '.join(SUITES)}")

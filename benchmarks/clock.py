@@ -1,4 +1,4 @@
-"""Two calls timed against each other: in blocks that take turns, in one process.
+"""Calls timed against each other: in blocks that take turns, in one process.
 
 A block is long enough that reading the clock costs nothing; its first call is not timed, because it
 finds caches and heap as the other side left them. What disturbs the machine for longer than a block
@@ -6,18 +6,26 @@ disturbs both sides, and the ratio is taken within a round.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 from typing import NamedTuple
 
 import torch
 
-BLOCK_SECONDS = 0.08
-# A slow pair of calls gets fewer rounds, so that no row holds up the rest.
-ROW_SECONDS = 15.0
 FEWEST_ROUNDS = 3
-# What a call finds in caches and heap is nothing beside a second: there the first one counts.
-SLOW_SECONDS = 1.0
+
+
+class Pace(NamedTuple):
+    """Seconds: of a block; of all rounds, beyond which a slow pair of calls gets fewer of them; and
+    of a call so slow that what it finds in caches and heap is nothing beside it."""
+
+    block: float
+    row: float
+    slow: float
+
+
+# On a GPU nothing else runs, its own clock measures, and there are hundreds of rows.
+PACES = {"cpu": Pace(0.08, 15.0, 1.0), "cuda": Pace(0.03, 2.5, 0.05)}
 
 
 class Spread(NamedTuple):
@@ -67,27 +75,43 @@ def stopwatch(device: str) -> Callable[[Callable, int], float]:
     return cuda_seconds if device == "cuda" else cpu_seconds
 
 
-def estimate(call: Callable, seconds: Callable[[Callable, int], float]) -> float:
+def estimate(call: Callable, device: str) -> float:
     """About the seconds of one call."""
-    count = 1
-    while (elapsed := seconds(call, count)) < BLOCK_SECONDS / 4:
+    seconds, count = stopwatch(device), 1
+    while (elapsed := seconds(call, count)) < PACES[device].block / 4:
         count *= 2
     return elapsed / count
 
 
-def duel(first: Callable, second: Callable, device: str, rounds: int) -> Duel:
-    """Time both, at most `rounds` times each, taking turns at being first."""
-    seconds = stopwatch(device)
-    expected = {call: estimate(call, seconds) for call in (first, second)}
-    times = {first: [], second: []}
+def take_turns(calls: Sequence[Callable], device: str, rounds: int) -> list[list[float]]:
+    """For each call, the seconds that it took in each round; at most `rounds` of them."""
+    pace, seconds = PACES[device], stopwatch(device)
+    expected = [estimate(call, device) for call in calls]
+    times = [[] for _ in calls]
     begun = time.perf_counter()
     for number in range(rounds):
-        if number >= FEWEST_ROUNDS and time.perf_counter() - begun > ROW_SECONDS:
+        if number >= FEWEST_ROUNDS and time.perf_counter() - begun > pace.row:
             break
-        for call in (first, second) if number % 2 == 0 else (second, first):
-            if expected[call] < SLOW_SECONDS:
-                call()
-            count = max(1, round(BLOCK_SECONDS / expected[call]))
-            times[call].append(seconds(call, count) / count)
-    ratios = [a / b for a, b in zip(times[first], times[second], strict=True)]
-    return Duel(spread(times[first]), spread(times[second]), spread(ratios), len(ratios))
+        order = range(len(calls))
+        for k in order if number % 2 == 0 else reversed(order):
+            if expected[k] < pace.slow:
+                calls[k]()
+            count = max(1, round(pace.block / expected[k]))
+            times[k].append(seconds(calls[k], count) / count)
+    return times
+
+
+def duel(
+    first: Callable, second: Callable, device: str, rounds: int, known: float | None = None
+) -> Duel:
+    """Time both, at most `rounds` times each, taking turns at being first.
+
+    known: the seconds of a call of `first`, if one is all that there is time for.
+    """
+    if known is None:
+        firsts, seconds = take_turns([first, second], device, rounds)
+    else:
+        (seconds,) = take_turns([second], device, rounds)
+        firsts = [known] * len(seconds)
+    ratios = [a / b for a, b in zip(firsts, seconds, strict=True)]
+    return Duel(spread(firsts), spread(seconds), spread(ratios), len(ratios))

@@ -18,9 +18,15 @@ def prepare(threads: int | None, flush_denormal: bool) -> None:
         raise ValueError("this processor cannot flush denormals")
 
 
-def environment(device: str, flush_denormal: bool) -> dict:
-    """What a measurement may depend on, as JSON; None where there is nothing to tell."""
+def environment(
+    device: str, flush_denormal: bool, engine: str | None = None, commit: str | None = None
+) -> dict:
+    """What a measurement may depend on, as JSON; None where there is nothing to tell.
+
+    engine: what fastrnn was told to use. commit: for where there is no git to ask.
+    """
     cuda = device == "cuda"
+    clocks = gpu_numbers("clocks.max.sm,clocks.max.mem") if cuda else []
     return {
         "device": device,
         "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -30,13 +36,17 @@ def environment(device: str, flush_denormal: bool) -> dict:
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if cuda
         else None,
+        "gpu_clocks": "multiprocessors {:g} MHz, memory {:g} MHz".format(*clocks)
+        if len(clocks) == 2
+        else None,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "torch": torch.__version__,
         "triton": _version("triton"),
         "python": platform.python_version(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "commit": _output("git", "describe", "--always", "--dirty", "--exclude=*"),
+        "commit": commit or _output("git", "describe", "--always", "--dirty", "--exclude=*"),
+        "engine": engine,
         "flush_denormal": flush_denormal,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -51,6 +61,15 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
+def gpu_numbers(query: str) -> list[float]:
+    """What nvidia-smi answers to a query for numbers; [] if it doesn't."""
+    answer = _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits")
+    try:
+        return [float(number) for number in (answer or "").split(",")]
+    except ValueError:
+        return []
+
+
 def line(environment: dict) -> str:
     """One line for people."""
     known = {name: value for name, value in environment.items() if value is not None}
@@ -61,6 +80,7 @@ def line(environment: dict) -> str:
         *(
             f"{title} {known[name]}"
             for name, title in (
+                ("gpu_clocks", "up to"),
                 ("driver", "driver"),
                 ("cuda", "CUDA"),
                 ("cudnn", "cuDNN"),
@@ -68,6 +88,7 @@ def line(environment: dict) -> str:
                 ("triton", "triton"),
                 ("python", "Python"),
                 ("commit", "fastrnn at"),
+                ("engine", "engine"),
             )
             if name in known
         ),

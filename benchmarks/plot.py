@@ -11,9 +11,9 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from benchmarks import machine
 from benchmarks.cases import ALL_CELLS, FORWARD, TRAINING
-from benchmarks.measure import OK
-from benchmarks.report import MODES
 from benchmarks.results import Results
+from benchmarks.row import OK
+from benchmarks.summary import MODES
 
 # Okabe's and Ito's colours, which colour-blind readers tell apart.
 COLOURS = {"LSTM": "#0072B2", "GRU": "#D55E00", "RNN": "#009E73"}

@@ -1,7 +1,10 @@
 """A case made concrete: both libraries' modules with equal weights, inputs, gradients, calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -19,7 +22,20 @@ DTYPES = {
     "float16": (torch.float16, "ieee"),
     "float64": (torch.float64, "ieee"),
 }
-DEFAULT_DTYPES = {"cpu": ["float32"], "cuda": ["tf32", "float32", "bfloat16", "float16"]}
+DEFAULT_DTYPES = {"cpu": ["float32"], "cuda": ["tf32", "bfloat16", "float32", "float16"]}
+MOST_SETS = 16
+
+
+@contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Within the block, recurrent layers multiply float32 as `dtype` says: torch.nn's, by cuDNN,
+    and fastrnn's, which follow the same setting."""
+    rnn = torch.backends.cudnn.rnn
+    before, rnn.fp32_precision = rnn.fp32_precision, DTYPES[dtype][1]
+    try:
+        yield
+    finally:
+        rnn.fp32_precision = before
 
 
 class Work(NamedTuple):
@@ -56,14 +72,21 @@ _CALLS = {FORWARD: forward, TRAINING: forward_backward}
 
 
 def without_cudnn(call: Callable) -> Callable:
-    """`call` with cuDNN off, for what cuDNN refuses (65536 steps and more)."""
+    """`call` with cuDNN off, for what cuDNN refuses (65536 steps and more).
+
+    Its products of float32 are then torch's, and are told to be as exact as cuDNN's would be.
+    """
 
     def wrapped():
+        matmul = torch.backends.cuda.matmul
+        before = matmul.fp32_precision
         torch.backends.cudnn.enabled = False
+        matmul.fp32_precision = torch.backends.cudnn.rnn.fp32_precision
         try:
             return call()
         finally:
             torch.backends.cudnn.enabled = True
+            matmul.fp32_precision = before
 
     return wrapped
 
@@ -72,11 +95,12 @@ class Problem:
     """One case for one cell in one dtype. The same arguments give the same numbers.
 
     Three modules have equal weights: torch.nn's, fastrnn's, and the referee, torch.nn in float64.
+    Run within `precision(dtype)`.
     """
 
     def __init__(self, case: Case, cell: str, dtype: str, device: str):
         torch.manual_seed(0)
-        storage, torch.backends.cudnn.rnn.fp32_precision = DTYPES[dtype]
+        storage = DTYPES[dtype][0]
         options = {"num_layers": case.layers, "bidirectional": case.bidirectional}
         if case.proj_size:
             options["proj_size"] = case.proj_size
@@ -89,10 +113,13 @@ class Problem:
         self.referee = module(nn, torch.float64)
         for twin in (self.fastrnn, self.referee):
             twin.load_state_dict(self.native.state_dict())
-        drawn = _draw(case, cell)
+        drawn = _draw(case, cell, device)
+        self.work = _work(case, drawn, lambda t: t.to(storage))
         # The referee sees the very numbers that the dtype holds.
-        self.work = _work(case, drawn, lambda t: t.to(device, storage))
-        self.exact = _work(case, drawn, lambda t: t.to(device, storage).double())
+        self.exact = _work(case, drawn, lambda t: t.to(storage).double())
+        self.works = [self.work]
+        for _ in range(_sets(drawn, storage, device) - 1):
+            self.works.append(_work(case, _draw(case, cell, device), lambda t: t.to(storage)))
 
         states = ("h_n", "c_n") if cell == "LSTM" else ("h_n",)
         parameters = (name for name, _ in self.native.named_parameters())
@@ -103,6 +130,14 @@ class Problem:
         pairs = ((self.native, self.work), (self.fastrnn, self.work), (self.referee, self.exact))
         return tuple(partial(_CALLS[mode], module.train(mode == TRAINING), work)
                      for module, work in pairs)  # fmt: skip
+
+    def rotating(self, mode: str) -> tuple[Callable, Callable]:
+        """torch.nn's and fastrnn's calls, on other numbers each time: as many sets of them as fill
+        a GPU's cache twice, so that none is found there."""
+        return tuple(
+            _rotation(_CALLS[mode], module.train(mode == TRAINING), self.works)
+            for module in (self.native, self.fastrnn)
+        )
 
     def explain(self, mode: str):
         """fastrnn's own account of the path that `mode` takes."""
@@ -116,8 +151,9 @@ class _Drawn(NamedTuple):
     gradients: list[Tensor]
 
 
-def _draw(case: Case, cell: str) -> _Drawn:
-    """Random float32 numbers on the CPU, the same for every dtype and device."""
+def _draw(case: Case, cell: str, device: str) -> _Drawn:
+    """Random float32 numbers, the same for every dtype."""
+    randn = partial(torch.randn, device=device)
     directions = 2 if case.bidirectional else 1
     h = case.proj_size or case.H
     rows = (case.T, case.B) if case.lengths is None else (sum(case.lengths),)
@@ -128,15 +164,32 @@ def _draw(case: Case, cell: str) -> _Drawn:
     else:
         ends = [(*rows, h * directions), *state_shapes]
     return _Drawn(
-        torch.randn(case.T, case.B, case.I),
+        randn(case.T, case.B, case.I),
         # A state that a cell could have left behind: h lies within (-1, 1).
-        [torch.randn(shape).tanh() for shape in state_shapes] if case.streaming else [],
-        [torch.randn(shape) for shape in ends],
+        [randn(shape).tanh() for shape in state_shapes] if case.streaming else [],
+        [randn(shape) for shape in ends],
     )
 
 
+def _sets(drawn: _Drawn, dtype: torch.dtype, device: str) -> int:
+    """How many inputs like `drawn` a GPU's second-level cache has no room for; one on a CPU."""
+    if device != "cuda":
+        return 1
+    numbers = sum(t.numel() for t in (drawn.input, *drawn.states, *drawn.gradients))
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return min(MOST_SETS, ceil(2 * cache / (numbers * dtype.itemsize)))
+
+
+def _rotation(call: Callable, module: nn.Module, works: list[Work]) -> Callable:
+    if len(works) == 1:
+        return partial(call, module, works[0])
+    calls = cycle([partial(call, module, work) for work in works])
+    return lambda: next(calls)()
+
+
 def _work(case: Case, drawn: _Drawn, cast: Callable) -> Work:
-    x = cast(drawn.input)
+    # Where the cast has nothing to do, a leaf of its own nevertheless.
+    x = cast(drawn.input).detach()
     states = tuple(cast(state) for state in drawn.states)
     if case.lengths is None:
         data = input = x.requires_grad_()

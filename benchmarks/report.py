@@ -1,26 +1,28 @@
-"""What a run shows: a bar with the time left, then a line per row, and the means last."""
+"""What a run shows: a bar with the time left, then a line per row, and its summary last."""
 
-from collections.abc import Callable, Iterable
-from math import exp, log
-from statistics import mean
+from collections.abc import Iterable
 
-from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from benchmarks.cases import ALL_CELLS, FORWARD, TRAINING
-from benchmarks.measure import OK, Row
+from benchmarks import summary
+from benchmarks.cases import TRAINING
+from benchmarks.columns import COLUMNS, CPU, GPU, LEFT, NARROWEST, OF_FASTRNN, verdict
+from benchmarks.row import NATIVE, Row
+from benchmarks.summary import grid
 
-# Repeated runs differ by as much.
-NOISE = 0.03
 LEGEND = """\
 Times are medians, the speed-up is torch.nn's time over fastrnn's. a → b: torch.nn's, then \
 fastrnn's: 20th to 80th percentile of the times; torch's peak memory in a call (?: too long \
 to record); largest error to float64, over the largest element; first call. * Denormals flushed."""
-MODES = {FORWARD: "fwd", TRAINING: "fwd+bwd"}
+GPU_LEGEND = """\
+Times are medians, per time step; the speed-up is torch.nn's over fastrnn's. a → b: torch.nn's, \
+then fastrnn's. 20-80 %: percentiles of the speed-up. / floor: times the least that this GPU could \
+take, and what for (benchmarks/floor.py). Memory: torch's peak in a call. Kernels: built for the \
+first call, c: found in the cache. Error: the largest to float64, over the largest element; in \
+brackets fastrnn's, as a share of what the gate allows."""
 
 
 def console() -> Console:
@@ -63,7 +65,7 @@ class Live:
         self.done += 1
         self.bar.advance(self.task, _weight(row))
         if not self.out.is_terminal:
-            self.out.print(f"{self.done:>4} of {self.count}  {row.key:<50} {_verdict(record)}")
+            self.out.print(f"{self.done:>4} of {self.count}  {row.key:<50} {verdict(record)}")
 
 
 def _weight(row: Row) -> float:
@@ -75,19 +77,34 @@ def _weight(row: Row) -> float:
     return 2 + 20 * call * (3 if row.mode == TRAINING else 1)
 
 
-def show(out: Console, records: list[dict]) -> None:
-    """Everything about finished rows: losses like wins, failures too, the means last."""
-    columns = list(COLUMNS)
+def show(out: Console, records: list[dict], environment: dict, constants: dict) -> None:
+    """Everything about finished rows: losses like wins, failures too, the summary last."""
+    gpu = environment["device"] == "cuda"
+    columns = list(GPU if gpu else CPU)
+    if environment.get("engine") == NATIVE:
+        columns = [name for name in columns if name not in OF_FASTRNN]
     if len({record["dtype"] for record in records}) == 1:
         columns.remove("dtype")
     # A narrow terminal gets fewer columns, from the right, instead of broken lines.
-    while columns[-1] != NARROWEST and _width(out, table(records, columns)) > out.width:
+    while columns[-1] not in NARROWEST and _width(out, table(records, columns)) > out.width:
         columns.pop()
     out.print(table(records, columns))
-    out.print(LEGEND, style="dim")
-    for remark in remarks(records):
+    out.print(GPU_LEGEND if gpu else LEGEND, style="dim")
+    for remark in summary.remarks(records):
         out.print(remark, style="bold")
-    out.print(means(records))
+    if summary.duels(records):
+        out.print(summary.means(records))
+        if gpu:
+            out.print(summary.small_means(records))
+    packed = summary.twins(records)
+    if packed:
+        out.print(packed)
+    for line in (
+        *summary.capabilities(constants),
+        *summary.first_calls(records),
+        *summary.verdicts(records),
+    ):
+        out.print(line)
 
 
 def _width(out: Console, grid: Table) -> int:
@@ -96,10 +113,9 @@ def _width(out: Console, grid: Table) -> int:
 
 def table(records: Iterable[dict], columns: list[str]) -> Table:
     """A line per row of results."""
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    out = grid()
     for title in columns:
-        left = title in ("case", "cell", "mode", "dtype", "path")
-        out.add_column(title, justify="left" if left else "right", no_wrap=True)
+        out.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
     previous = None
     for record in records:
         kind = record["kind"].split(",")[0]
@@ -108,99 +124,3 @@ def table(records: Iterable[dict], columns: list[str]) -> Table:
         previous = kind
         out.add_row(*(COLUMNS[title](record) for title in columns))
     return out
-
-
-def _name(record: dict) -> str:
-    return record["case"] + (" *" if "flushed" in record["kind"] else "")
-
-
-def _verdict(record: dict) -> Text:
-    """The ratio, with the same weight whoever wins; FAILED or ERROR where there is none."""
-    if record["status"] != OK:
-        return Text(record["status"], style="bold white on red")
-    ratio = record["ratio"]["median"]
-    style = "green" if ratio > 1 + NOISE else "red" if ratio < 1 - NOISE else "default"
-    return Text(f"×{ratio:.2f}", style=f"bold {style}")
-
-
-def _if_ok(show: Callable[[dict, dict], str]) -> Callable[[dict], str]:
-    """A column from torch.nn's and fastrnn's numbers, empty where a row has none."""
-    return lambda row: show(row["native"], row["fastrnn"]) if row["status"] == OK else ""
-
-
-COLUMNS = {
-    "case": _name,
-    "cell": lambda row: row["cell"],
-    "mode": lambda row: MODES[row["mode"]],
-    "dtype": lambda row: row["dtype"],
-    "torch.nn ms": _if_ok(lambda native, _: _median(native)),
-    "fastrnn ms": _if_ok(lambda _, ours: _median(ours)),
-    "speed-up": _verdict,
-    "memory MB": _if_ok(lambda *sides: " → ".join(map(_megabytes, sides))),
-    "path": _if_ok(lambda _, ours: f"{ours['engine']}: {ours['plan']}"),
-    "20-80 % ms": _if_ok(lambda *sides: " → ".join(map(_percentiles, sides))),
-    "error": _if_ok(lambda *sides: " → ".join(f"{side['error']:.0e}" for side in sides)),
-    "first ms": _if_ok(lambda *sides: " → ".join(map(_first, sides))),
-}
-NARROWEST = "speed-up"
-
-
-def remarks(records: Iterable[dict]) -> list[str]:
-    """What the table has no room for."""
-    lines = []
-    for record in records:
-        name = f"{record['case']} {record['cell']} {record['mode']} {record['dtype']}"
-        if record["status"] != OK:
-            lines.append(f"{record['status']} {name}: {record['message']}")
-        elif "note" in record:
-            lines.append(f"{name}: {record['note']}")
-    return lines
-
-
-def means(records: Iterable[dict]) -> Table:
-    """Geometric means of the speed-up, by kind of case, mode and dtype."""
-    groups: dict[tuple, dict[str, list[float]]] = {}
-    for record in records:
-        if record["status"] == OK:
-            group = record["kind"], record["mode"], record["dtype"]
-            cells = groups.setdefault(group, {cell: [] for cell in ALL_CELLS})
-            cells[record["cell"]].append(record["ratio"]["median"])
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for title in ("geometric mean of", "mode", "dtype"):
-        out.add_column(title, no_wrap=True)
-    for cell in ALL_CELLS:
-        out.add_column(cell, justify="right", no_wrap=True)
-    for (kind, mode, dtype), cells in groups.items():
-        out.add_row(kind, MODES[mode], dtype, *(_mean(ratios) for ratios in cells.values()))
-    return out
-
-
-def _mean(ratios: list[float]) -> str:
-    if not ratios:
-        return ""
-    return f"×{exp(mean(map(log, ratios))):.2f} ({len(ratios)})"
-
-
-def digits(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    return f"{value:.{max(0, 2 - _magnitude(value))}f}"
-
-
-def _magnitude(value: float) -> int:
-    return int(f"{value:e}".split("e")[1])
-
-
-def _median(side: dict) -> str:
-    return digits(1e3 * side["seconds"]["median"])
-
-
-def _percentiles(side: dict) -> str:
-    return "-".join(digits(1e3 * side["seconds"][name]) for name in ("p20", "p80"))
-
-
-def _first(side: dict) -> str:
-    return digits(1e3 * side["first_call_seconds"])
-
-
-def _megabytes(side: dict) -> str:
-    return "?" if side["peak_bytes"] is None else digits(side["peak_bytes"] / 1e6)

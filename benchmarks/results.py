@@ -14,11 +14,13 @@ class ResultsError(ValueError):
 
 
 class Results:
-    """Rows by key, and the environment they were measured in."""
+    """Rows by key, the environment they were measured in, and what the machine can do (`constants`,
+    {} if nobody asked)."""
 
     def __init__(self, path: Path, environment: dict):
         self.path = path
         self.environment = environment
+        self.constants: dict = {}
         self.rows: dict[str, dict] = {}
 
     @classmethod
@@ -31,6 +33,7 @@ class Results:
             raise ResultsError(f"cannot read {path}: it is not JSON") from error
         try:
             results = cls(path, dict(content["environment"]))
+            results.constants = dict(content.get("constants", {}))
             results.rows = dict(content["rows"])
             complete = all(row.keys() >= _ROW_FIELDS for row in results.rows.values())
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -55,7 +58,11 @@ class Results:
 
     def save(self) -> None:
         """Write the file whole, or leave it as it was."""
-        content = {"environment": self.environment, "rows": self.rows}
+        content = {
+            "environment": self.environment,
+            "constants": self.constants,
+            "rows": self.rows,
+        }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:

@@ -1,11 +1,13 @@
 """`pytest benchmarks`: the quick suite in pytest-benchmark's table, both libraries side by side."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from benchmarks.cases import suite
 from benchmarks.gate import judge
-from benchmarks.problem import DEFAULT_DTYPES, Problem
+from benchmarks.problem import DEFAULT_DTYPES, Problem, precision
 from benchmarks.run import rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,13 +21,14 @@ ROWS = [
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.key)
-def calls(request) -> dict:
+def calls(request) -> Iterator[dict]:
     """Both libraries' calls by name, once fastrnn has proved as exact as torch.nn."""
     row = request.param
-    problem = Problem(row.case, row.cell, row.dtype, row.device)
-    native, fastrnn, referee = problem.calls(row.mode)
-    assert judge(problem.names, native(), fastrnn(), referee()).complaint == ""
-    return {"torch.nn": native, "fastrnn": fastrnn, "group": row.key}
+    with precision(row.dtype):
+        problem = Problem(row.case, row.cell, row.dtype, row.device)
+        native, fastrnn, referee = problem.calls(row.mode)
+        assert judge(problem.names, native(), fastrnn(), referee()).complaint == ""
+        yield {"torch.nn": native, "fastrnn": fastrnn, "group": row.key}
 
 
 @pytest.mark.benchmark(min_rounds=3, max_time=0.3, warmup=False)

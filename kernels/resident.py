@@ -104,7 +104,8 @@ def forward_kernel(
             units = units_of(i, BLOCK_H)
             h_gates = ()
             for g in tl.static_range(GATES):
-                sum = load_bias(b_ptr, d * GATES + g, units, BLOCK_B, H)
+                bias = load_bias(b_ptr, d * GATES + g, units, H)
+                sum = tl.zeros([BLOCK_H, BLOCK_B], tl.float32) + bias
                 sum = add_product(
                     sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, PRECISION
                 )

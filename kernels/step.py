@@ -70,7 +70,7 @@ def forward_kernel(
     product = load_slots(product_ptr, sequences, active, 0, GATES, GATES, units, H)
     h_gates = ()
     for g in tl.static_range(GATES):
-        h_gates += (product[g] + load_bias(b_ptr, d * GATES + g, units, BLOCK_B, H),)
+        h_gates += (product[g] + load_bias(b_ptr, d * GATES + g, units, H),)
     before = load_state(before_ptrs, units, sequences, exists, STATES, H)
     after, saved = FORWARD(x, h_gates, before)
     for s in tl.static_range(SAVED):

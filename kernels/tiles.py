@@ -137,13 +137,13 @@ def load_before(
 
 
 @triton.jit
-def load_bias(b_ptr, gate, units, BLOCK_B: tl.constexpr, H: tl.constexpr):
-    """[BLOCK_H, BLOCK_B], the same in every column; 0 if b_ptr is None."""
-    tile = tl.zeros([units.shape[0], BLOCK_B], tl.float32)
-    if b_ptr is not None:
+def load_bias(b_ptr, gate, units, H: tl.constexpr):
+    """[BLOCK_H, 1]; 0 if b_ptr is None."""
+    if b_ptr is None:
+        return tl.zeros([units.shape[0], 1], tl.float32)
+    else:
         bias = tl.load(b_ptr + gate * H + units, mask=units < H, other=0.0)
-        tile += bias.to(tl.float32)[:, None]
-    return tile
+        return bias.to(tl.float32)[:, None]
 
 
 @triton.jit

@@ -154,7 +154,9 @@ def leaves(value):
 
 
 def cotangents(results: list[Tensor], seed: int = 5) -> list[Tensor]:
-    return [normal(*r.shape, seed=seed + n, dtype=r.dtype) for n, r in enumerate(results)]
+    return [
+        normal(*r.shape, seed=seed + n, dtype=r.dtype).to(r.device) for n, r in enumerate(results)
+    ]
 
 
 def exercise(module: nn.Module, x, hx=None, call: Callable | None = None) -> dict[str, Tensor]:

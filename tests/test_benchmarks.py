@@ -23,9 +23,10 @@ from benchmarks.cases import (
     Case,
     suite,
 )
-from benchmarks.flushed import Worker
 from benchmarks.gate import judge
-from benchmarks.measure import ERROR, FAILED, OK, Row, describe, measure
+from benchmarks.measure import measure
+from benchmarks.row import ERROR, FAILED, OK, Row, describe
+from benchmarks.worker import Worker
 
 TINY = ["--case", "streaming-64", "--rounds", "1"]
 SHAPES = {
@@ -41,7 +42,7 @@ SHAPE_ROWS = run.rows(SHAPES.values(), ALL_CELLS, ["float32"], "cpu", flush_deno
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Short blocks, and one thread: two that wait for each other crawl on a busy machine."""
-    monkeypatch.setattr(clock, "BLOCK_SECONDS", 0.002)
+    monkeypatch.setitem(clock.PACES, "cpu", clock.Pace(0.002, 15.0, 1.0))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -185,7 +186,7 @@ def test_a_last_step_loss_is_shown_with_and_without_denormals():
 
 
 def test_the_second_process_measures_and_its_death_is_reported():
-    worker = Worker(threads=1)
+    worker = Worker(threads=1, flush_denormal=True)
     row = Row(SHAPES["last"], "RNN", TRAINING, "float32", "cpu", True)
     record = worker.measure(row, 1)
     assert (record["status"], record["kind"]) == (OK, "last step, denormals flushed")
