@@ -15,7 +15,7 @@ from . import reference, stepping
 from .autograd import Recurrence
 from .chips import resident_plans
 from .inputs import input_rows
-from .kernels import resident, step
+from .kernels import padding, resident, step
 from .kernels.cell import Cell
 from .kernels.plans import Plan
 from .kernels.rows import Rows
@@ -55,6 +55,7 @@ class Layer(NamedTuple):
                 stepping.forward(cell, rows, *tensors)
             else:
                 resident.forward(cell, self.plans[0], self.precision, *tensors, rows)
+            padding.clear(h.view(rows.N, D * H), rows)
         return h.view(rows.N, D * H), final, [saved, *others] if keep_all else []
 
     def backward(self, x, state, weights, h, saved, dh, dfinal, needs):
@@ -82,6 +83,7 @@ class Layer(NamedTuple):
                 stepping.backward(cell, rows, *tensors)
             else:
                 resident.backward(cell, self.plans[1], self.precision, *tensors, rows)
+            padding.clear(dgates.flatten(2), rows)
             dx, dweights = self._products(x, state, weights, states[0], dgates, needs)
         return dx, *dstate, *dweights
 
@@ -115,6 +117,8 @@ class Layer(NamedTuple):
     def _recompute(self, x, state, weights, states):
         """The gates of all steps at once: the states that they came from are known by now."""
         gates, N = self._project(x, weights), self.rows.N
+        for s in states[1:]:
+            padding.clear(s.flatten(1), self.rows)
         for d, w in enumerate(weights):
             initial = (None if s is None else s[d] for s in state)
             previous = [

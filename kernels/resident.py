@@ -2,7 +2,7 @@
 
 A program owns BLOCK_B sequences of one direction from their first step to their last; both
 directions of a layer are one launch, the second walking backwards. There is nothing to wait for
-but the program's own threads.
+but the program's own threads. What lies in padding, beyond a sequence's length, is left alone.
 """
 
 import triton
@@ -19,7 +19,6 @@ from .tiles import (
     row_lengths,
     rows_at,
     store_gate_gradients,
-    store_step,
     store_tile,
     time_of,
     units_of,
@@ -65,7 +64,6 @@ def forward_kernel(
     sequences = tl.cast(d, tl.int64) * B + b
     mine = tl.cast(d, tl.int64) * N
     dtype: tl.constexpr = w_ptr.dtype.element_ty
-    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
     FIRST: tl.constexpr = SLOTS - GATES
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
@@ -114,7 +112,7 @@ def forward_kernel(
             for s in tl.static_range(SAVED):
                 store_tile(saved_ptr, saved[s], units, (mine + rows) * SLOTS + s, active, H)
             for s in tl.static_range(STATES):
-                store_step(state_ptrs[s], after[s], units, rows * D + d, active, exists, PADDED, H)
+                store_tile(state_ptrs[s], after[s], units, rows * D + d, active, H)
             if lengths_ptr is not None:
                 after = where_active(active, after, state[i], STATES)
             new += (after,)
@@ -126,11 +124,6 @@ def forward_kernel(
         units = units_of(i, BLOCK_H)
         for s in tl.static_range(STATES):
             store_tile(final_ptrs[s], state[i][s], units, sequences, exists, H)
-            if PADDED:
-                zeros = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
-                for t_pad in range(steps, T):
-                    rows_pad = rows_at(t_pad, b, B, offsets_ptr) * D + d
-                    store_tile(state_ptrs[s], zeros, units, rows_pad, exists, H)
 
 
 @triton.jit
@@ -209,7 +202,6 @@ def backward_kernel(
     sequences = tl.cast(d, tl.int64) * B + b
     mine = tl.cast(d, tl.int64) * N
     dtype: tl.constexpr = w_ptr.dtype.element_ty
-    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
     dfinal_ptrs = (dh_n_ptr, dc_n_ptr)
@@ -248,10 +240,10 @@ def backward_kernel(
             for s in tl.static_range(1, STATES):
                 dafter += (dstate[i][s],)
             dx_gates, dh_gates, dbefore_i = BACKWARD(dafter, saved, before_i, after[i])
+            units = units_of(i, BLOCK_H)
             store_gate_gradients(
-                dgates_ptr, dx_gates, dh_gates, units_of(i, BLOCK_H), rows, active, exists,
-                GATES, SLOTS, PADDED, H,
-            )  # fmt: skip
+                dgates_ptr, dx_gates, dh_gates, units, rows, active, GATES, SLOTS, H
+            )
             operands = ()
             for g in tl.static_range(GATES):
                 operands += (rounded(dh_gates[g], dtype),)
@@ -284,12 +276,6 @@ def backward_kernel(
         units = units_of(i, BLOCK_H)
         for s in tl.static_range(STATES):
             store_tile(dinitial_ptrs[s], dstate[i][s], units, sequences, exists, H)
-        if PADDED:
-            zeros = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
-            for t_pad in range(steps, T):
-                rows_pad = (mine + rows_at(t_pad, b, B, offsets_ptr)) * SLOTS
-                for s in tl.static_range(SLOTS):
-                    store_tile(dgates_ptr, zeros, units, rows_pad + s, exists, H)
 
 
 def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows):

@@ -2,6 +2,7 @@
 
 A program owns a tile of sequences by hidden units, of one direction; at the same step the second
 direction of a layer is at the other end of time. The same kernels at T = 1 are a recurrent cell.
+What lies in padding, beyond a sequence's length, is left alone.
 """
 
 import triton
@@ -17,7 +18,6 @@ from .tiles import (
     row_lengths,
     rows_at,
     store_gate_gradients,
-    store_step,
     store_tile,
     time_of,
     where_active,
@@ -56,7 +56,6 @@ def forward_kernel(
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     units = tl.program_id(2) * BLOCK_H + tl.arange(0, BLOCK_H)
     exists = b < B
-    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
     before_ptrs = (h_before_ptr, c_before_ptr)
     after_ptrs = (h_after_ptr, c_after_ptr)
     state_ptrs = (h_ptr, c_ptr)
@@ -77,7 +76,7 @@ def forward_kernel(
         store_tile(saved_ptr, saved[s], units, mine * SLOTS + s, active, H)
     for s in tl.static_range(STATES):
         out = rows * tl.num_programs(1) + d
-        store_step(state_ptrs[s], after[s], units, out, active, exists, PADDED, H)
+        store_tile(state_ptrs[s], after[s], units, out, active, H)
     if lengths_ptr is not None:
         after = where_active(active, after, before, STATES)
     for s in tl.static_range(STATES):
@@ -119,7 +118,6 @@ def backward_kernel(
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     units = tl.program_id(2) * BLOCK_H + tl.arange(0, BLOCK_H)
     exists = b < B
-    PADDED: tl.constexpr = lengths_ptr is not None and offsets_ptr is None
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
     dafter_ptrs = (dh_after_ptr, dc_after_ptr)
@@ -142,13 +140,12 @@ def backward_kernel(
     dafter = (dh + load_tile(dh_ptr, units, out, active, H),)
     for s in tl.static_range(1, STATES):
         dafter += (dstate[s],)
+    if lengths_ptr is not None:
+        dafter = where_active(active, dafter, (0.0,) * STATES, STATES)
     dx_gates, dh_gates, dbefore = BACKWARD(dafter, saved, before, after)
-    store_gate_gradients(
-        dgates_ptr, dx_gates, dh_gates, units, mine, active, exists, GATES, SLOTS, PADDED, H
-    )
+    store_gate_gradients(dgates_ptr, dx_gates, dh_gates, units, mine, active, GATES, SLOTS, H)
     for g in tl.static_range(GATES):
-        dgate = tl.where(active[None, :], dh_gates[g], 0.0)
-        store_tile(operand_ptr, dgate, units, sequences * GATES + g, exists, H)
+        store_tile(operand_ptr, dh_gates[g], units, sequences * GATES + g, exists, H)
     for s in tl.static_range(STATES):
         part = dbefore[s] + tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
         if lengths_ptr is not None:

@@ -71,15 +71,6 @@ def store_tile(ptr, value, units, rows, mask, H: tl.constexpr):
 
 
 @triton.jit
-def store_step(ptr, value, units, rows, active, exists, PADDED: tl.constexpr, H: tl.constexpr):
-    """A step's result: where a sequence has ended, the zeros of its padding, if there is any."""
-    if PADDED:
-        store_tile(ptr, tl.where(active[None, :], value, 0.0), units, rows, exists, H)
-    else:
-        store_tile(ptr, value, units, rows, active, H)
-
-
-@triton.jit
 def load_slots(
     ptr,
     rows,
@@ -148,25 +139,13 @@ def load_bias(b_ptr, gate, units, H: tl.constexpr):
 
 @triton.jit
 def store_gate_gradients(
-    ptr,
-    dx,
-    dh,
-    units,
-    rows,
-    active,
-    exists,
-    GATES: tl.constexpr,
-    SLOTS: tl.constexpr,
-    PADDED: tl.constexpr,
-    H: tl.constexpr,
+    ptr, dx, dh, units, rows, mask, GATES: tl.constexpr, SLOTS: tl.constexpr, H: tl.constexpr
 ):
     """Of the input side in the last slots; before them the recurrent side's, where it differs."""
     for s in tl.static_range(SLOTS - GATES):
-        dgate = dh[2 * GATES - SLOTS + s]
-        store_step(ptr, dgate, units, rows * SLOTS + s, active, exists, PADDED, H)
+        store_tile(ptr, dh[2 * GATES - SLOTS + s], units, rows * SLOTS + s, mask, H)
     for g in tl.static_range(GATES):
-        slot = rows * SLOTS + SLOTS - GATES + g
-        store_step(ptr, dx[g], units, slot, active, exists, PADDED, H)
+        store_tile(ptr, dx[g], units, rows * SLOTS + SLOTS - GATES + g, mask, H)
 
 
 @triton.jit
