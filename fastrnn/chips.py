@@ -32,15 +32,17 @@ def chip_of(device):
     if torch.version.hip:
         family = properties.gcnArchName.split(":")[0]
         return Chip(family, properties.multi_processor_count, 65536)
-    family = FAMILIES.get((properties.major, properties.minor))
-    if family is None:
+    capability = (properties.major, properties.minor)
+    if capability < (8, 0):
         return None
+    # One that is not in the tables has no plans for `resident`; `step` needs none.
+    family = FAMILIES.get(capability, f"sm_{properties.major}{properties.minor}")
     shared = properties.shared_memory_per_block_optin
     return Chip(family, properties.multi_processor_count, shared)
 
 
-# By compute capability. Of those that share a row the instructions are the same; what differs is
-# the shared memory, and `plans.csv` counts with the least of them.
+# By compute capability: those that share rows of `plans.csv`, which counts with the least shared
+# memory among them.
 FAMILIES = {
     (8, 0): "sm_80",
     (8, 6): "sm_86",

@@ -110,11 +110,13 @@ def _obstacles_of_triton(plan, call):
     reasons = []
     if not has_triton():
         reasons.append("Triton is not installed")
-    elif call.device != "cuda" and not INTERPRETED:
+    elif call.device == "cpu" and not INTERPRETED:
         reasons.append(
-            f"the tensors are on the {call.device}, where kernels run only in Triton's "
-            "interpreter, with TRITON_INTERPRET=1 set before fastrnn is imported"
+            "the tensors are on the CPU, where kernels run only in Triton's interpreter, with "
+            "TRITON_INTERPRET=1 set before fastrnn is imported"
         )
+    elif call.device not in ("cpu", "cuda"):
+        reasons.append(f"the kernels are for CUDA, the tensors are on {call.device}")
     elif call.chip is None:
         reasons.append(
             "the kernels need an NVIDIA GPU of compute capability 8.0 or later, or AMD's"
@@ -122,16 +124,21 @@ def _obstacles_of_triton(plan, call):
     if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         reasons.append(f"the kernels compute in float32, bfloat16 or float16, not in {call.dtype}")
     elif plan == "resident" and call.chip is not None and resident_plans(call) is None:
-        way = "training" if call.differentiable else "inference"
-        reasons.append(
-            f"W_hh of H={call.H} does not fit on the chip ({call.chip.family}): for {way} of "
-            f"{call.cell.name} in {call.precision} precision H may be {largest_resident(call)}"
-        )
+        reasons.append(_too_large(call))
     if call.proj_size:
         reasons.append("proj_size is set, and the kernels have no projection")
     if call.special:
         reasons.append(f"{call.special}: only torch's own operators heed that")
     return reasons
+
+
+def _too_large(call):
+    kind = f"{call.cell.name} in {call.precision} precision"
+    kind = f"{'training' if call.differentiable else 'inference'} of {kind}"
+    largest = largest_resident(call)
+    if not largest:
+        return f"there is no plan for {kind} on {call.chip.family}"
+    return f"W_hh does not fit on the chip ({call.chip.family}): H={call.H}, {kind} takes {largest}"
 
 
 def _specials(call):
@@ -148,7 +155,7 @@ def choose(call, forced=None):
         RuntimeError: the named plan cannot serve; the message lists every reason.
     """
     forced = forced_engine() if forced is None else forced
-    if forced == "auto" and call.device != "cpu":
+    if forced == "auto" and call.device == "cuda":
         return _fastest_on_gpu(call)
     if forced in ("auto", "torch"):
         return _fastest_of_torch(call)
