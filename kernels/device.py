@@ -49,6 +49,19 @@ def rounded(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def operand(x, dtype: tl.constexpr, PRECISION: tl.constexpr):
+    """float32 as a product is to take it, in a dtype and precision."""
+    if PRECISION == "tf32" and dtype == tl.float32:
+        # The matrix units would cut the lower 13 bits off: a bias, and twice the error. To nearest
+        # instead (a NaN is left alone, it would wrap around).
+        bits = x.to(tl.uint32, bitcast=True)
+        nearest = ((bits + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
+        return tl.where(x == x, nearest, x)
+    else:
+        return rounded(x, dtype)
+
+
+@triton.jit
 def dot(a, b, sum, PRECISION: tl.constexpr):
     """sum + a·b, of matrices in one dtype, with sums of float32."""
     if INTERPRETED:  # it would multiply bfloat16 by the bits

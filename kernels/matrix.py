@@ -16,7 +16,11 @@ from .tiles import units_of
 def load_weights(
     w_ptr, gate, m, k, H: tl.constexpr, BLOCK_H: tl.constexpr, TRANSPOSED: tl.constexpr
 ):
-    """Tile (m, k) of a gate's square of W_hh, or of its transpose."""
+    """Tile (m, k) of a gate's square of W_hh, or of its transpose.
+
+    As it is in memory: after any arithmetic on it the compiler would move it from shared memory
+    into registers for every product.
+    """
     rows = units_of(m, BLOCK_H)[:, None]
     cols = units_of(k, BLOCK_H)[None, :]
     mask = (rows < H) & (cols < H)
@@ -47,7 +51,7 @@ def add_product(
     sum,
     kept,
     w_ptr,
-    operand,
+    x,
     GATE: tl.constexpr,
     M: tl.constexpr,
     TILES: tl.constexpr,
@@ -57,11 +61,11 @@ def add_product(
     TRANSPOSED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """sum + (row M of a gate's tiles) · operand, a tuple of TILES tiles of units."""
+    """sum + (row M of a gate's tiles) · x, a tuple of TILES tiles of units."""
     for k in tl.static_range(TILES):
         if (GATE * TILES + M) * TILES + k < KEPT:
             w = kept[(GATE * TILES + M) * TILES + k]
         else:
             w = load_weights(w_ptr, GATE, M, k, H, BLOCK_H, TRANSPOSED)
-        sum = dot(w, operand[k], sum, PRECISION)
+        sum = dot(w, x[k], sum, PRECISION)
     return sum

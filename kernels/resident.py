@@ -8,7 +8,7 @@ but the program's own threads. What lies in padding, beyond a sequence's length,
 import triton
 import triton.language as tl
 
-from .device import constants, of_products, on_device, pair, rounded
+from .device import constants, of_products, on_device, operand, pair
 from .matrix import add_product, keep_weights
 from .tiles import (
     load_before,
@@ -96,7 +96,7 @@ def forward_kernel(
         active = t < lengths
         h = ()
         for k in tl.static_range(TILES):
-            h += (rounded(state[k][0], dtype),)
+            h += (operand(state[k][0], dtype, PRECISION),)
         new = ()
         for i in tl.static_range(TILES):
             units = units_of(i, BLOCK_H)
@@ -244,10 +244,10 @@ def backward_kernel(
             store_gate_gradients(
                 dgates_ptr, dx_gates, dh_gates, units, rows, active, GATES, SLOTS, H
             )
-            operands = ()
+            gates = ()
             for g in tl.static_range(GATES):
-                operands += (rounded(dh_gates[g], dtype),)
-            dgates += (operands,)
+                gates += (operand(dh_gates[g], dtype, PRECISION),)
+            dgates += (gates,)
             dbefore += (dbefore_i,)
             if lengths_ptr is not None:
                 before_i = where_active(active, before_i, after[i], STATES)
@@ -256,11 +256,11 @@ def backward_kernel(
         for i in tl.static_range(TILES):
             sum = tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
             for g in tl.static_range(GATES):
-                operand = ()
+                dgate = ()
                 for k in tl.static_range(TILES):
-                    operand += (dgates[k][g],)
+                    dgate += (dgates[k][g],)
                 sum = add_product(
-                    sum, kept, w_ptr, operand, g, i, TILES, KEPT, H, BLOCK_H, True, PRECISION
+                    sum, kept, w_ptr, dgate, g, i, TILES, KEPT, H, BLOCK_H, True, PRECISION
                 )
             dparts = (sum + dbefore[i][0],)
             for s in tl.static_range(1, STATES):
