@@ -16,6 +16,7 @@ from benchmarks.rates import constants
 from benchmarks.results import Results, ResultsError
 from benchmarks.row import AUTO, ERROR, FAILED, NATIVE
 from benchmarks.run import COLD_STARTS, rows, run
+from benchmarks.warm import compile_all, compilers
 
 INTERRUPTED = 130
 # On a GPU, so that the last row too ends within ten minutes.
@@ -77,9 +78,15 @@ def measure(argv: list[str]) -> int:
     stopped = None
     with report.Live(out, todo) as live:
         try:
-            if device == "cuda":
+            if device == "cuda" and budget:
                 results.constants = constants(device, dtypes, results.constants)
-            run(todo, results, options.rounds, begun + budget, live)
+            processes = options.compilers
+            if processes is None:
+                processes = compilers(device, options.engine)
+            built = compile_all(todo, processes, budget / 3)
+            if built:
+                out.print(f"Compiled ahead in {time.monotonic() - begun:.0f} s from the start.")
+            run(todo, results, options.rounds, begun + budget, live, built)
         except KeyboardInterrupt:
             stopped = "Interrupted"
     left = [row for row in todo if row.key not in results.rows]
@@ -201,6 +208,13 @@ def run_parser() -> Parser:
         "--cold-start",
         choices=COLD_STARTS,
         help="rows whose first call is measured in new processes too (default: none; on CUDA few)",
+    )
+    parser.add_argument(
+        "--compilers",
+        type=positive_int,
+        metavar="N",
+        help="processes that compile kernels before anything is timed (default: none; on CUDA one "
+        "for each core but two)",
     )
     parser.add_argument("--commit", help="what is measured, where there is no git to say so")
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: in out/)")

@@ -56,7 +56,8 @@ def _both(row: Row, rounds: int) -> dict:
             "error": _finite(verdict.fastrnn),
             "error_share": _finite(verdict.share),
             "engine": explanation.engine,
-            "plan": str(explanation.plan),
+            "plan": explanation.plan,
+            "details": explanation.details,
             "kernels": built,
         },
     }

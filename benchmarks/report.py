@@ -92,10 +92,10 @@ def show(out: Console, records: list[dict], environment: dict, constants: dict) 
     out.print(GPU_LEGEND if gpu else LEGEND, style="dim")
     for remark in summary.remarks(records):
         out.print(remark, style="bold")
+    if gpu:
+        out.print(summary.overview(records))
     if summary.duels(records):
-        out.print(summary.means(records))
-        if gpu:
-            out.print(summary.small_means(records))
+        out.print(summary.gpu_means(records) if gpu else summary.means(records))
     packed = summary.twins(records)
     if packed:
         out.print(packed)

@@ -80,9 +80,18 @@ def _rank(row: Row) -> tuple:
     )
 
 
-def run(selected: list[Row], results: Results, rounds: int, deadline: float, live: Live) -> None:
-    """Measure `selected` and save each row as it ends; start none after `deadline`, a time of
-    `time.monotonic`."""
+def run(
+    selected: list[Row],
+    results: Results,
+    rounds: int,
+    deadline: float,
+    live: Live,
+    built: dict[str, list[dict]],
+) -> None:
+    """Measure `selected` and save each row as it ends.
+
+    None is started after `deadline`, a time of `time.monotonic`. built: `compile_all`'s answer.
+    """
     environment = results.environment
     threads, flush = environment["threads"], environment["flush_denormal"]
     on_gpu, flushing = Worker(threads, flush, ROW_LIMIT), Worker(threads, True)
@@ -98,6 +107,8 @@ def run(selected: list[Row], results: Results, rounds: int, deadline: float, liv
             record = flushing.measure(row, rounds)
         if results.constants and record["status"] == OK:
             record["floor"] = _floor(row, Constants(**results.constants["floor"]))
+        if built.get(row.key) and "fastrnn" in record:
+            record["fastrnn"]["kernels"] = built[row.key]
         results.add(row.key, record)
         live.finished(row, record)
 
