@@ -5,7 +5,7 @@ weights, biases and input after the way back, as products over all rows. In betw
 `resident` walks through all steps in one launch, `step` alternates products and launches.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -175,13 +175,15 @@ def _stacked(weights, name):
 
 @contextmanager
 def _launching(precision, device):
-    """Triton launches on the current device; torch's products take their precision from torch."""
-    with products(precision, device):
+    """Triton launches on the current device; torch's products take their precision from torch, and
+    would take another dtype from an autocast region that a backward pass is called in."""
+    with ExitStack() as stack:
+        stack.enter_context(products(precision, device))
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda" and device.index != torch.cuda.current_device():
-            with torch.cuda.device(device):
-                yield
-        else:
-            yield
+            stack.enter_context(torch.cuda.device(device))
+        yield
 
 
 def run(plan, call, x, sizes, state, weights, options, lengths):
