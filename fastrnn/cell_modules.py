@@ -26,8 +26,9 @@ class _Cell(nn.RNNCellBase):
             return self.native.forward(self, input, hx)
         planned = self._planned(input, hx)
         if type(planned) is str:
+            result = self.native.forward(self, input, hx)  # or torch.nn's own error
             require_torch_nn(planned)
-            return self.native.forward(self, input, hx)
+            return result
         call, choice, input, hx, weights = planned
         _, final = run(call, choice, input, hx, weights, Options())
         states = [final] if isinstance(final, Tensor) else final

@@ -33,7 +33,7 @@ class _Recurrent(nn.RNNBase):
             return self._left_to_torch(planned, input, hx, lengths, one_hot)
         call, choice, input, weights, options = planned
         if lengths is not None and choice.engine == "torch":
-            return by_packing(partial(self, one_hot=one_hot), input, hx, lengths, options)
+            return by_packing(partial(self.forward, one_hot=one_hot), input, hx, lengths, options)
         return run(call, choice, input, hx, weights, options, lengths)
 
     def step(self, input, hx=None, *, one_hot=False):
@@ -118,6 +118,9 @@ class _Recurrent(nn.RNNBase):
             options = self._options(one_hot)
             check(lengths, input, options)
             forward = partial(self._as_torch, lengths=None, one_hot=one_hot)
+            if 0 in input.shape[:2]:
+                return forward(input, hx)
+            input = without_padding(input, lengths, options)
             return by_packing(forward, input, hx, lengths, options)
         if one_hot:
             data = integers(input)

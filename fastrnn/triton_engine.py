@@ -46,7 +46,9 @@ class Layer(NamedTuple):
         D, H = w.shape[0], w.shape[2]
         with _launching(self.precision, w.device):
             gates = self._project(x, weights)
-            h = w.new_empty(rows.N, D, H)
+            # A view made in here is one that the caller could not change in place.
+            flat = w.new_empty(rows.N, D * H)
+            h = flat.view(rows.N, D, H)
             others = [torch.empty_like(h) if keep_all else None for _ in cell.states[1:]]
             final = [w.new_empty(D, rows.B, H) for _ in cell.states]
             saved = gates if keep_all and cell.saved and not self.recompute else None
@@ -55,8 +57,8 @@ class Layer(NamedTuple):
                 stepping.forward(cell, rows, *tensors)
             else:
                 resident.forward(cell, self.plans[0], self.precision, *tensors, rows)
-            padding.clear(h.view(rows.N, D * H), rows)
-        return h.view(rows.N, D * H), final, [saved, *others] if keep_all else []
+            padding.clear(flat, rows)
+        return flat, final, [saved, *others] if keep_all else []
 
     def backward(self, x, state, weights, h, saved, dh, dfinal, needs):
         """The gradients of x, of the states and of every direction's weights, where needed."""
@@ -127,7 +129,7 @@ class Layer(NamedTuple):
             ]
             product = (previous[0][0] @ w.w_hh.t())[None]
             nothing = (None,) * len(previous)
-            b = None if w.b_hh is None else w.b_hh[None]
+            b = None if w.b_hh is None else w.b_hh.contiguous()[None]
             here = gates[d][None]
             step.forward(
                 self.cell, 0, here, here, product, b, previous, nothing, None, nothing,
@@ -202,6 +204,9 @@ def run(plan, call, x, sizes, state, weights, options, lengths):
             )
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
+        if lengths is not None:
+            # Side by side, and the backward pass's own: the caller may fill theirs anew.
+            lengths = lengths.to(torch.int32, copy=True)
         rows = Rows(call.T, call.B, call.T * call.B, lengths)
     else:
         h, shape = x, x.shape[:1]

@@ -44,7 +44,7 @@ def rounded(x, dtype: tl.constexpr):
     if INTERPRETED and dtype == tl.bfloat16:
         # Triton's interpreter only cuts the lower bits off. To nearest, and if tied to even:
         bits = x.to(tl.uint32, bitcast=True)
-        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
     return x.to(dtype)
 
 

@@ -96,7 +96,11 @@ def forward_kernel(
         active = t < lengths
         h = ()
         for k in tl.static_range(TILES):
-            h += (operand(state[k][0], dtype, PRECISION),)
+            part = state[k][0]
+            if TILES * BLOCK_H > H:
+                # Of the units that do not exist: 0 x inf, if a plain RNN overflows, is no number.
+                part = tl.where((units_of(k, BLOCK_H) < H)[:, None], part, 0.0)
+            h += (operand(part, dtype, PRECISION),)
         new = ()
         for i in tl.static_range(TILES):
             units = units_of(i, BLOCK_H)

@@ -29,7 +29,7 @@ def seed():
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """What our package allocates holds NaN at first, so all that it reads must have been written."""
+    """What our package allocates holds NaN at first: what it reads it must have written."""
 
     def poison(owner, name):
         plain = getattr(owner, name)

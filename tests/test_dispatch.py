@@ -11,10 +11,23 @@ from torch.nn.utils.rnn import pack_sequence
 
 import fastrnn
 from fastrnn import torch_engine
-from fastrnn.dispatch import ENGINES, PLANS, Call, Choice, choose, forced_engine, obstacles
+from fastrnn.dispatch import (
+    ENGINES,
+    PLANS,
+    TORCH_PLANS,
+    TRITON_PLANS,
+    Call,
+    Choice,
+    choose,
+    forced_engine,
+    obstacles,
+)
 from fastrnn.kernels.cell import CELLS, GRU, LSTM
+from fastrnn.kernels.plans import Chip
 
 AUTOCAST = "autocast is on"
+TRANSFORM = "a torch.func transform is at work"
+H200 = Chip("sm_90", 132, 232448)
 PLAIN = Call(
     cell=GRU,
     T=64,
@@ -25,11 +38,15 @@ PLAIN = Call(
     directions=1,
     proj_size=0,
     dtype=torch.float32,
+    precision="tf32",
     device="cpu",
+    chip=None,
     packed=False,
+    lengths=False,
     one_hot=False,
     differentiable=True,
     onednn=True,
+    autocast=False,
     special=None,
 )
 VALUES = {
@@ -40,12 +57,13 @@ VALUES = {
     "directions": [1, 2],
     "proj_size": [0, 4],
     "dtype": [torch.float32, torch.float64, torch.bfloat16],
-    "device": ["cpu", "cuda"],
+    "device": ["cpu", "xpu"],
     "packed": [False, True],
     "one_hot": [False, True],
     "differentiable": [False, True],
     "onednn": [False, True],
-    "special": [None, AUTOCAST],
+    "autocast": [False, True],
+    "special": [None, TRANSFORM],
 }
 GRID = [
     PLAIN._replace(**dict(zip(VALUES, values, strict=True)))
@@ -61,7 +79,7 @@ def test_every_call_has_a_plan_that_can_serve_it_and_a_reason():
         assert type(choice) is Choice
         assert choice.engine == "torch"
         assert choice.reason
-        assert not obstacles(choice.plan, call), call
+        assert not obstacles(choice.name, call), call
         plans.add(choice.plan)
     assert plans == {"aten", "cell", "bptt"}
 
@@ -83,8 +101,9 @@ def test_the_same_call_gets_the_same_choice():
 
 
 ODD = {
-    AUTOCAST: {"special": AUTOCAST},
-    "device": {"device": "cuda"},
+    AUTOCAST: {"autocast": True},
+    TRANSFORM: {"special": TRANSFORM},
+    "device": {"device": "xpu"},
     "half precision": {"dtype": torch.bfloat16},
     "projections": {"cell": LSTM, "proj_size": 4},
 }
@@ -110,23 +129,24 @@ def test_packed_input_and_indices_get_a_loop_of_their_own():
     assert len(reasons) == 3
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_an_engine_asked_for_serves_or_raises_every_reason(plan):
+@pytest.mark.parametrize("name", PLANS)
+def test_an_engine_asked_for_serves_or_raises_every_reason(name):
     served = set()
-    for call in GRID[::5]:
-        against = obstacles(plan, call)
+    for call in [*GRID[::5], *(c._replace(device="cuda", chip=H200) for c in GRID[::7])]:
+        against = obstacles(name, call)
         served.add(not against)
         if against:
             with pytest.raises(RuntimeError) as error:
-                choose(call, f"torch.{plan}")
+                choose(call, name)
             first, *lines = str(error.value).split("\n  - ")
-            assert first == f"engine 'torch.{plan}' cannot serve this call:"
+            assert first == f"engine {name!r} cannot serve this call:"
             assert lines == against
         else:
-            choice = choose(call, f"torch.{plan}")
-            assert choice[:2] == ("torch", plan)
-            assert f"torch.{plan}" in choice.reason
-    assert served == ({True, False} if plan in ("cell", "bptt") else {True})
+            choice = choose(call, name)
+            assert choice.name == name
+            assert choice.engine == ("triton" if name in TRITON_PLANS else "torch")
+            assert name in choice.reason
+    assert served == ({True} if name in ("torch.aten", "torch.reference") else {True, False})
 
 
 def test_several_reasons_at_once():
@@ -138,12 +158,13 @@ def test_several_reasons_at_once():
         one_hot=True,
         dtype=torch.float16,
         device="cuda",
-        special=AUTOCAST,
+        autocast=True,
+        special=TRANSFORM,
     )
-    cell, bptt = ("; ".join(obstacles(plan, all_at_once)) for plan in ("cell", "bptt"))
-    for word in (AUTOCAST, "proj_size", "bidirectional", "packed", "indices"):
+    cell, bptt = ("; ".join(obstacles(f"torch.{n}", all_at_once)) for n in ("cell", "bptt"))
+    for word in (AUTOCAST, TRANSFORM, "proj_size", "bidirectional", "packed", "indices"):
         assert word in cell
-    for word in (AUTOCAST, "proj_size", "cuda", "float16"):
+    for word in (AUTOCAST, TRANSFORM, "proj_size", "cuda", "float16"):
         assert word in bptt
 
 
@@ -167,12 +188,18 @@ def test_an_unknown_engine_is_refused_with_the_list_of_those_there_are():
     assert forced_engine() == "auto"
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_of_the_list_serves_a_plain_call(name):
-    model, x = fastrnn.GRU(3, 4), torch.randn(9, 2, 3)
-    expected = model(x)[0]
-    with fastrnn.use_engine(name):
-        torch.testing.assert_close(model(x)[0], expected)
+def test_every_engine_of_the_list_serves_a_plain_call(name, device):
+    if name in TRITON_PLANS:
+        pytest.importorskip("triton", reason="needs Triton")
+    if name == "torch.bptt" and device == "cuda":
+        device = "cpu"  # the loop is for the CPU
+    model, x = fastrnn.GRU(3, 4).to(device), torch.randn(9, 2, 3, device=device)
+    with fastrnn.use_precision("ieee"):
+        expected = model(x)[0]
+        with fastrnn.use_engine(name):
+            torch.testing.assert_close(model(x)[0], expected)
 
 
 def test_use_engine_nests_and_restores():
@@ -262,7 +289,7 @@ CASES = {
     "dropout": (build(num_layers=2, dropout=0.5), (X,), {}, "dropout=0.5"),
     "batch first": (build(batch_first=True), (X,), {}, "T=2, B=9"),
     "packed": (build("LSTM"), (PACKED,), {}, "packed input of T=9, B=2"),
-    "one-hot": (build("RNN"), (INDICES,), {"one_hot": True}, "one-hot indices input of T=9, B=2"),
+    "one-hot": (build("RNN"), (INDICES,), {"one_hot": True}, "dense one-hot indices of T=9, B=2"),
     "packed one-hot": (
         build(),
         (pack_sequence([INDICES[:, 0], INDICES[:4, 1]]),),
@@ -286,16 +313,16 @@ def test_an_explanation_has_all_fields_and_a_text(case):
     model, arguments, options, word = CASES[case]
     found = fastrnn.explain(model, *arguments, **options)
     assert found.engine == "torch"
-    assert found.plan in PLANS
+    assert found.plan in TORCH_PLANS
     assert found.reason
     text = str(found)
     assert word in text
-    assert f"plan {found.plan}: {PLANS[found.plan]}" in text
+    assert f"plan {found.plan}: {PLANS[found.name]}" in text
     assert text.splitlines()[0] == found.call
     assert found.call.startswith(f"{type(model).__name__}({model.extra_repr()})")
-    assert found.plan not in found.against
-    for plan, reasons in found.against.items():
-        line = next(line for line in text.splitlines() if f"torch.{plan} " in line)
+    assert found.name not in found.against
+    for name, reasons in found.against.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"  else    {name} "))
         assert all(reason in line for reason in reasons)
         assert ("cannot serve" in line) == bool(reasons)
     with pytest.raises(AttributeError):
@@ -328,8 +355,8 @@ def test_the_module_does_what_was_explained(case, ran):
     model(*arguments, **options)
     assert (ran or ["aten"]) == [found.plan]
     assert bool(ran) != found.reason.startswith("left to torch.nn: ")
-    for name in PLANS:
-        if found.against.get(name) == [] and ran:
+    for name in TORCH_PLANS:
+        if found.against.get(f"torch.{name}") == [] and ran:
             with fastrnn.use_engine(f"torch.{name}"):
                 assert fastrnn.explain(model, *arguments, **options).plan == name
                 model(*arguments, **options)
@@ -348,7 +375,7 @@ def test_the_moment_counts(ran):
         found = fastrnn.explain(model, X)
         assert found.plan == "aten"
         assert AUTOCAST in found.reason
-        assert any(AUTOCAST in reason for reason in found.against["bptt"])
+        assert any(AUTOCAST in reason for reason in found.against["torch.bptt"])
         model(X)
     assert ran == ["aten"]
     with fastrnn.use_engine("torch.reference"):
