@@ -1,9 +1,14 @@
-"""`python -m benchmarks [run]` measures, `show` prints results again, `plot` draws them."""
+"""`python -m benchmarks [run]` measures, `show` prints results again, `plot` draws them.
+
+`plans` and `tune` look for the plans of the kernels, with the compiler and by the clock.
+"""
 
 import argparse
 import signal
 import sys
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -37,6 +42,8 @@ def main(argv: list[str]) -> int:
             return draw(argv[1:])
         if argv[:1] == ["show"]:
             return show(argv[1:])
+        if argv[:1] in (["plans"], ["tune"]):
+            return of_kernels(*argv[:1], argv[1:])
         return measure(argv[1:] if argv[:1] == ["run"] else argv)
     except ResultsError as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
@@ -152,6 +159,16 @@ def draw(argv: list[str]) -> int:
     plot(results, output)
     print(output)
     return 0
+
+
+def of_kernels(command: str, argv: list[str]) -> int:
+    parser = Parser(prog=f"python -m benchmarks {command}")
+    if find_spec("triton") is None:
+        parser.error("there is no Triton here")
+    module = import_module(f"benchmarks.{command}")
+    parser.description = module.DESCRIPTION
+    module.add_options(parser)
+    return module.main(parser, parser.parse_args(argv))
 
 
 def run_parser() -> Parser:

@@ -3,12 +3,7 @@
 Without a GPU the kernels run in Triton's interpreter, and are compiled for GPUs that are not there.
 """
 
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +13,8 @@ triton = pytest.importorskip("triton", reason="needs Triton")
 tl = pytest.importorskip("triton.language", reason="needs Triton")
 tiles = pytest.importorskip("fastrnn.kernels.device", reason="needs Triton")
 cells = pytest.importorskip("fastrnn.kernels.cell")
+compiling = pytest.importorskip("benchmarks.compiling", reason="needs Triton")
 
-ROOT = Path(__file__).parents[1]
 EPS = torch.finfo(torch.float32).eps
 TINY = torch.finfo(torch.float32).tiny
 BLOCK = 128
@@ -175,31 +170,16 @@ def test_a_cell_is_not_copied_for_the_device(cell):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """The step kernel of every cell for every target, made where no interpreter is."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", "from tests.test_device import compile_all; compile_all()"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return compiling.in_compiler(compile_all, cache=tmp_path_factory.mktemp("triton"))
 
 
 TARGETS = [80, 90, 100]
 
 
 def compile_all():
-    """Print what the compiler makes of every cell: PTX target, exponentials, resources used."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    """What the compiler makes of every cell: PTX target, exponentials, what it needs."""
     report = {}
     for arch in TARGETS:
-        target = GPUTarget("cuda", arch, 32)
         for cell in cells.CELLS.values():
             constants = {
                 "CELL": rebound(cell),
@@ -207,31 +187,15 @@ def compile_all():
                 "STATES": len(cell.states),
                 "BLOCK": BLOCK,
             }
-            signature = {
-                name: "constexpr" if name in constants else "i32" if name == "n" else "*fp32"
-                for name in _step_kernel.arg_names
-            }
-            source = ASTSource(_step_kernel, signature, constants)
-            made = triton.compile(source, target=target)
+            made = compiling.compiled(_step_kernel, constants, "fp32", arch)
             ptx = made.asm["ptx"]
             report[f"{cell.name} sm_{arch}"] = {
                 "target": next(line for line in ptx.splitlines() if line.startswith(".target")),
                 "exponentials": ptx.count("ex2.approx"),
                 "numbers a thread": BLOCK // (32 * made.metadata.num_warps),
-                "resources": resources(made.asm["cubin"]),
+                "needs": compiling.needs(made),
             }
-    print(json.dumps(report))
-
-
-def resources(cubin):
-    """Registers, stack and so on, as Triton's own `cuobjdump` reads them; None without it."""
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    if not tool.exists():
-        return None
-    file = Path(os.environ["TRITON_CACHE_DIR"]) / "step.cubin"
-    file.write_bytes(cubin)
-    dump = [tool, "--dump-resource-usage", file]
-    return subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    return report
 
 
 @every_cell
@@ -248,8 +212,7 @@ def test_a_cell_compiles_without_a_gpu(compiled, cell, arch):
 @every_cell
 @pytest.mark.parametrize("arch", TARGETS)
 def test_a_cell_stays_in_registers(compiled, cell, arch):
-    used = compiled[f"{cell.name} sm_{arch}"]["resources"]
-    if used is None:
+    needs = compiled[f"{cell.name} sm_{arch}"]["needs"]
+    if needs is None:
         pytest.skip("this Triton has no cuobjdump")
-    assert "STACK:0" in used
-    assert "LOCAL:0" in used
+    assert compiling.Needs(*needs).spills == 0

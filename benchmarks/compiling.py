@@ -1,0 +1,120 @@
+"""The kernels compiled for GPUs that are not there, and what a GPU would have to give them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fastrnn.kernels import resident, step
+from fastrnn.kernels.cell import CELLS
+from fastrnn.kernels.device import constants, of_products, on_device
+
+# What a tensor may hold of them where a kernel's own dtype does not say.
+INTEGERS = ("lengths_ptr", "offsets_ptr")
+# The kinds of rows, and the tensors that a kernel then has to do without.
+ABSENT = {"dense": INTEGERS, "packed": (), "padded": ("offsets_ptr",)}
+SECOND_STATE = ("c_0_ptr", "c_ptr", "c_n_ptr", "dc_n_ptr", "dc_0_ptr")
+SECOND_STATE += ("c_before_ptr", "c_after_ptr", "dc_after_ptr", "dc_before_ptr")
+MATRIX_INSTRUCTIONS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync")
+
+
+class Needs(NamedTuple):
+    """Of a program: registers a thread, bytes spilled a thread, bytes of shared memory."""
+
+    registers: int
+    spills: int
+    shared: int
+    instruction: str  # that multiplies matrices, "fma" if none
+
+
+def compiled(kernel, arguments, dtype, arch, absent=(), **options):
+    """What Triton makes of a kernel for a CUDA architecture, or for the GPU of a GPUTarget.
+
+    arguments: the constants, by name. Of the others, those that end in _ptr are tensors of `dtype`,
+    the `absent` ones None, and the rest 32-bit integers.
+    """
+    signature, values, attributes = {}, {}, {}
+    for position, name in enumerate(kernel.arg_names):
+        if name in absent or name in arguments:
+            signature[name] = "constexpr"
+            values[name] = arguments.get(name)
+        elif name.endswith("_ptr"):
+            signature[name] = "*i64" if name in INTEGERS else f"*{dtype}"
+            attributes[(position,)] = [["tt.divisibility", 16]]  # as torch allocates
+        else:
+            signature[name] = "i32"
+    target = arch if isinstance(arch, GPUTarget) else GPUTarget("cuda", arch, 32)
+    source = ASTSource(kernel, signature, values, attributes)
+    return triton.compile(source, target=target, options=options)
+
+
+def resident_kernel(row, H, rows, dtype, arch):
+    """A kernel of `resident.py` as a row of `plans.csv` cuts it."""
+    cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
+    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants()}
+    options = {"num_warps": row.warps, "num_stages": 1}
+    return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options)
+
+
+def step_kernel(cell, way, H, rows, dtype, arch):
+    """A kernel of `step.py`, as its launcher cuts it."""
+    launched = {}
+    kernel = {(1, 1, -(-H // 128)): launched.update}  # by the grid for one sequence
+    step._launch(kernel, 1, 1, H)
+    options = {"num_warps": launched.pop("num_warps")}
+    return _of_cell(step, cell, way, launched, dtype, arch, rows, options)
+
+
+def _of_cell(module, cell, way, arguments, dtype, arch, rows, options):
+    function = {way.upper(): on_device(getattr(cell, way))}
+    absent = ABSENT[rows] + (SECOND_STATE if len(cell.states) == 1 else ())
+    kernel = getattr(module, f"{way}_kernel")
+    arguments = {**function, **constants(cell), **arguments}
+    return compiled(kernel, arguments, dtype, arch, absent, **options)
+
+
+def needs(made):
+    """The Needs of what was made for CUDA; None without `cuobjdump`, which comes with Triton."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        dump = [tool, "--dump-resource-usage", file.name]
+        used = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    number = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", used)}
+    seen = [name for name in MATRIX_INSTRUCTIONS if name in made.asm["ptx"]]
+    return Needs(
+        number["REG"],
+        number["STACK"] + number["LOCAL"],
+        made.metadata.shared,
+        "+".join(seen) or "fma",
+    )
+
+
+def in_compiler(function, *arguments, cache=None):
+    """What a function of a module gives where no interpreter is; everything has to be JSON.
+
+    cache: a folder in place of Triton's own.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    # Of Triton 3.9: the default until 3.10, where it warns.
+    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    if cache is not None:
+        environment["TRITON_CACHE_DIR"] = str(cache)
+    call = f"from {function.__module__} import {function.__name__} as call"
+    code = f"import json, sys; {call}; print(json.dumps(call(*json.loads(sys.argv[1]))))"
+    command = [sys.executable, "-c", code, json.dumps(arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
