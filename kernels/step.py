@@ -154,10 +154,10 @@ def backward_kernel(
 
 
 def _launch(kernel, B, D, H, *arguments, **constants):
-    # A warp's lanes lie along the hidden units, which are next to each other in memory. Eight
+    # A warp's lanes lie along the hidden units, which are next to each other in memory. Four
     # numbers a thread and gate.
     block_h = min(128, max(32, triton.next_power_of_2(H)))
-    block_b = 1024 // block_h
+    block_b = 512 // block_h
     grid = (triton.cdiv(B, block_b), D, triton.cdiv(H, block_h))
     kernel[grid](*arguments, **constants, H=H, BLOCK_B=block_b, BLOCK_H=block_h, num_warps=4)
 

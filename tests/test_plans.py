@@ -127,7 +127,9 @@ def elsewhere():
     for cell, way, precision in itertools.product(CELLS, sweep.WAYS, ("half", "tf32")):
         for H in (17, 63, 100):
             plan = plan_for(CHIPS["sm_90"], cell, way, precision, H, 1, 1)
-            row = Row("sm_90", cell, way, precision, plan.tiles * plan.block_h, *plan)
+            units = plan.tiles * plan.block_h
+            cut = (plan.block_b, plan.block_h, plan.kept, plan.warps)
+            row = Row("sm_90", cell, way, precision, units, *cut)
             used = sweep.measure(row, H)
             if used.spills > sweep.ODD_SPILLS:
                 spilled.append([row, H, used])
