@@ -30,6 +30,7 @@ setup(
             "numpy",
             "pytest",
             "pytest-benchmark",
+            "pytest-xdist",  # the tests on all cores: compiling every plan takes minutes
             "rich",
             "setuptools>=77",
         ],
