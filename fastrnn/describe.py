@@ -38,7 +38,8 @@ def describe(cell, input, hx, weights, options, lengths=None):
     if dtype not in FLOATING:
         return f"the weights are {dtype}"
     autocast = _autocast(device.type)
-    castable = autocast is not None and dtype in CAST and data.dtype in CAST
+    castable = autocast is not None and dtype in CAST
+    castable = castable and (options.one_hot or data.dtype in CAST)
     if data.dtype is not dtype and not options.one_hot and not castable:
         return f"the input is {data.dtype} and the weights are {dtype}"
     if data.device != device or data.layout is not torch.strided:
@@ -62,6 +63,8 @@ def describe(cell, input, hx, weights, options, lengths=None):
             return "the packed data does not have the rows that batch_sizes count"
         if sorted(steps, reverse=True) != steps:
             return "batch_sizes grow"
+        if data.is_cuda and torch.cuda.is_current_stream_capturing():
+            return "a CUDA graph is being captured, and the sizes of a packed input are on the CPU"
         T, B = len(steps), steps[0]
         batch = True
     else:
@@ -90,7 +93,7 @@ def describe(cell, input, hx, weights, options, lengths=None):
 
 
 def _precision(dtype, chip):
-    if dtype is not torch.float32:
+    if dtype in (torch.bfloat16, torch.float16):
         return "half"
     return "ieee" if chip is None else fp32_precision()
 
@@ -128,8 +131,9 @@ def weights_problem(call, weights):
     for w, expected in zip(weights, shapes, strict=True):
         if type(w) not in PLAIN:
             return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
-        right = w.dtype in CAST if call.autocast else w.dtype is call.dtype
-        if w.shape != expected or not right or w.device.type != call.device:
+        cast = call.autocast and call.dtype in CAST
+        right = w.dtype in CAST if cast else w.dtype is call.dtype
+        if w.shape != expected or not right or w.device != weights[0].device:
             return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
     return None
 

@@ -85,6 +85,7 @@ def obstacles(name, call):
 
 
 def _obstacles_of_torch(plan, call):
+    call = _packed(call)
     reasons = []
     if plan in ("cell", "bptt"):
         for special in _specials(call):
@@ -263,7 +264,13 @@ def _fastest_on_gpu(call):
     return _torch("aten", LARGE.format(reason=obstacles("resident", call)[0]))
 
 
+def _packed(call):
+    """torch's plans take lengths by way of a PackedSequence."""
+    return call._replace(packed=True) if call.lengths else call
+
+
 def _fastest_of_torch(call):
+    call = _packed(call)
     for special in _specials(call):
         return _torch("aten", SPECIAL.format(special=special))
     if call.device != "cpu":

@@ -50,7 +50,7 @@ def explain(
 ) -> Explanation:
     """Say which engine and plan `module(input, hx)` would use at this moment, and why.
 
-    Nothing is run and nothing changes. "At this moment" counts: the answer depends on grad mode,
+    No layer is run and nothing changes. "At this moment" counts: the answer depends on grad mode,
     autocast, the precision in force and `use_engine`.
 
     Raises:

@@ -47,7 +47,9 @@ def products(precision, device):
     """Within the block, torch's own products of float32 on a GPU are of the kernels' precision.
 
     torch has one setting for the whole process, so for as long as this takes to launch, products
-    that other threads launch follow it too.
+    that other threads launch follow it too, and its older names (`allow_tf32`,
+    `get_float32_matmul_precision`) may not be read. A setting that matmul had inherited from
+    `torch.backends.fp32_precision` is its own afterwards.
     """
     wanted = "tf32" if precision == "tf32" else "ieee"
     before = torch.backends.cuda.matmul.fp32_precision

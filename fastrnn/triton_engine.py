@@ -162,7 +162,7 @@ class Layer(NamedTuple):
             if need.b_ih or need.b_hh:
                 db_ih = inputs.sum(0)
             if need.b_hh:
-                db_hh = torch.cat((db_ih[: (G - own) * H], alone.sum(0))) if own else db_ih
+                db_hh = torch.cat((db_ih[: (G - own) * H], alone.sum(0))) if own else db_ih.clone()
             dweights += dw_ih, dw_hh, db_ih, db_hh, None
         return dx, dweights
 
@@ -247,5 +247,6 @@ def packed_rows(sizes, device):
     ends = sizes.cumsum(0)
     # Sequence b has as many steps as there are sizes above b.
     lengths = torch.bincount(sizes, minlength=B + 1).flip(0).cumsum(0).flip(0)[1:]
-    both = torch.cat((ends - sizes, lengths)).to(device, non_blocking=True)
-    return Rows(T, B, int(ends[-1]), both[T:], both[:T])
+    # Both at multiples of 16 bytes, or Triton would compile anew where T is odd.
+    both = torch.cat((ends - sizes, sizes.new_zeros(T % 2), lengths)).to(device)
+    return Rows(T, B, int(ends[-1]), both[T + T % 2 :], both[:T])
