@@ -1,11 +1,13 @@
 """The GPU a call is for, as far as the kernels' plans depend on it."""
 
+import ctypes
 import os
 from functools import cache, lru_cache
 from importlib.util import find_spec
 
 import torch
 
+from .kernels.cooperative_plans import cooperative_plan, most_units
 from .kernels.plans import Chip, largest, plan_for
 
 # Read by Triton when a kernel is defined, so it has to be set before.
@@ -31,14 +33,36 @@ def chip_of(device):
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip:
         family = properties.gcnArchName.split(":")[0]
-        return Chip(family, properties.multi_processor_count, 65536)
+        return Chip(family, properties.multi_processor_count, 65536, cooperative=False)
     capability = (properties.major, properties.minor)
     if capability < (8, 0):
         return None
     # One that is not in the tables has no plans for `resident`; `step` needs none.
     family = FAMILIES.get(capability, f"sm_{properties.major}{properties.minor}")
     shared = properties.shared_memory_per_block_optin
-    return Chip(family, properties.multi_processor_count, shared)
+    cooperative = device not in _refusing and _launches_together(torch.device(device).index)
+    return Chip(family, properties.multi_processor_count, shared, cooperative)
+
+
+# Devices that would not run a plan's programs at the same time.
+_refusing = set()
+
+
+def refused(device):
+    """A GPU did not launch programs together that it seemed to have room for."""
+    _refusing.add(device)
+    chip_of.cache_clear()
+
+
+def _launches_together(index):
+    """Whether a CUDA device has cooperative launches."""
+    index = torch.cuda.current_device() if index is None else index
+    # torch does not pass this on. 95: CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH.
+    library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    value, handle = ctypes.c_int(), ctypes.c_int()
+    failed = library.cuDeviceGet(ctypes.byref(handle), index)
+    failed = failed or library.cuDeviceGetAttribute(ctypes.byref(value), 95, handle)
+    return not failed and bool(value.value)
 
 
 # By compute capability: those that share rows of `plans.csv`, which counts with the least shared
@@ -71,8 +95,34 @@ def resident_plans(call):
 
 @lru_cache(4096)
 def _plans(chip, cell, precision, H, B, directions, differentiable):
+    return _both_ways(
+        differentiable, lambda way: plan_for(chip, cell, way, precision, H, B, directions)
+    )
+
+
+def cooperative_plans(call):
+    """The same for `cooperative`."""
+    return _cooperative_plans(
+        call.chip,
+        call.cell,
+        call.precision,
+        call.H,
+        call.B,
+        call.directions,
+        call.differentiable,
+    )
+
+
+@lru_cache(4096)
+def _cooperative_plans(chip, cell, precision, H, B, directions, differentiable):
+    return _both_ways(
+        differentiable, lambda way: cooperative_plan(chip, cell, way, precision, H, B, directions)
+    )
+
+
+def _both_ways(differentiable, plan_of):
     ways = ("forward", "backward") if differentiable else ("forward",)
-    plans = [plan_for(chip, cell, way, precision, H, B, directions) for way in ways]
+    plans = [plan_of(way) for way in ways]
     return None if None in plans else (*plans, None)[:2]
 
 
@@ -80,3 +130,11 @@ def largest_resident(call):
     """The largest H that `resident` could serve in place of the call's."""
     ways = ("forward", "backward") if call.differentiable else ("forward",)
     return min(largest(call.chip, call.cell.name, way, call.precision) for way in ways)
+
+
+def largest_cooperative(call):
+    """The same for `cooperative`."""
+    ways = ("forward", "backward") if call.differentiable else ("forward",)
+    return min(
+        most_units(call.chip, call.cell, way, call.precision, call.directions) for way in ways
+    )

@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 import torch
 
-from .chips import INTERPRETED, has_triton, largest_resident, resident_plans
+from .chips import (
+    INTERPRETED,
+    cooperative_plans,
+    has_triton,
+    largest_cooperative,
+    largest_resident,
+    resident_plans,
+)
 from .kernels.cell import LSTM, Cell
 from .kernels.plans import Chip
 
@@ -22,6 +29,7 @@ TORCH_PLANS = {
 }
 TRITON_PLANS = {
     "resident": "whole sequences in one launch for each layer, with W_hh kept on the chip",
+    "cooperative": "the same with W_hh shared out among the multiprocessors, which exchange the state",
     "step": "a matrix product and a kernel for the gates in each step",
 }
 # By the names that `use_engine` takes.
@@ -126,6 +134,8 @@ def _obstacles_of_triton(plan, call):
         reasons.append(f"the kernels compute in float32, bfloat16 or float16, not in {call.dtype}")
     elif plan == "resident" and call.chip is not None and resident_plans(call) is None:
         reasons.append(_too_large(call))
+    elif plan == "cooperative" and call.chip is not None and cooperative_plans(call) is None:
+        reasons.append(_not_together(call))
     if call.proj_size:
         reasons.append("proj_size is set, and the kernels have no projection")
     if call.special:
@@ -133,9 +143,27 @@ def _obstacles_of_triton(plan, call):
     return reasons
 
 
+def _kind(call):
+    purpose = "training" if call.differentiable else "inference"
+    return f"{purpose} of {call.cell.name} in {call.precision} precision"
+
+
+def _not_together(call):
+    chip, kind = call.chip, _kind(call)
+    if not chip.cooperative:
+        return f"the GPU ({chip.family}) does not run all programs of a launch at the same time"
+    largest = largest_cooperative(call)
+    if not largest:
+        return f"there is no plan for {kind} on {chip.family}"
+    layer = f"H={call.H} in {call.directions} direction{'s' * (call.directions > 1)}"
+    return (
+        f"W_hh does not fit on {chip.sms} multiprocessors ({chip.family}) together: {layer}, {kind} "
+        f"takes {largest}"
+    )
+
+
 def _too_large(call):
-    kind = f"{call.cell.name} in {call.precision} precision"
-    kind = f"{'training' if call.differentiable else 'inference'} of {kind}"
+    kind = _kind(call)
     largest = largest_resident(call)
     if not largest:
         return f"there is no plan for {kind} on {call.chip.family}"

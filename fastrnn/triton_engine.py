@@ -2,7 +2,8 @@
 
 The input's product with W_ih is taken for all steps before the recurrence, and the gradients of
 weights, biases and input after the way back, as products over all rows. In between are the kernels:
-`resident` walks through all steps in one launch, `step` alternates products and launches.
+`resident` and `cooperative` walk through all steps in one launch, `step` alternates products and
+launches.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -11,12 +12,13 @@ from typing import NamedTuple
 
 import torch
 
-from . import reference, stepping
+from . import cooperation, reference, stepping
 from .autograd import Recurrence
-from .chips import resident_plans
+from .chips import cooperative_plans, resident_plans
 from .inputs import input_rows
 from .kernels import padding, resident, step
 from .kernels.cell import Cell
+from .kernels.cooperative_plans import CooperativePlan
 from .kernels.plans import Plan
 from .kernels.rows import Rows
 from .memory import memory_mode
@@ -28,14 +30,15 @@ from .weights import Weights
 class Layer(NamedTuple):
     """One layer for `Recurrence`: all that is known of it but its tensors.
 
-    plans: how to cut `resident` forward and, in training, back; None stands for `step`.
+    plans: how to cut `resident` or `cooperative` forward and, in training, back; None stands for
+    `step`.
     precision: of the products. sizes: of a packed input, or None. recompute: keep no gates.
     """
 
     cell: Cell
     rows: Rows
     sizes: tuple[int, ...] | None
-    plans: tuple[Plan, Plan | None] | None
+    plans: tuple[Plan, Plan | None] | tuple[CooperativePlan, CooperativePlan | None] | None
     precision: str
     recompute: bool
 
@@ -56,7 +59,7 @@ class Layer(NamedTuple):
             if self.plans is None:
                 stepping.forward(cell, rows, *tensors)
             else:
-                resident.forward(cell, self.plans[0], self.precision, *tensors, rows)
+                self._engine.forward(cell, self.plans[0], self.precision, *tensors, rows)
             padding.clear(flat, rows)
         return flat, final, [saved, *others] if keep_all else []
 
@@ -84,7 +87,7 @@ class Layer(NamedTuple):
             if self.plans is None:
                 stepping.backward(cell, rows, *tensors)
             else:
-                resident.backward(cell, self.plans[1], self.precision, *tensors, rows)
+                self._engine.backward(cell, self.plans[1], self.precision, *tensors, rows)
             padding.clear(dgates.flatten(2), rows)
             dx, dweights = self._products(x, state, weights, states[0], dgates, needs)
         return dx, *dstate, *dweights
@@ -102,6 +105,11 @@ class Layer(NamedTuple):
             outputs.append(h)
             finals.append(final)
         return torch.cat(outputs, 1), [torch.stack(s) for s in zip(*finals, strict=True)]
+
+    @property
+    def _engine(self):
+        """Where `forward` and `backward` with a plan are."""
+        return cooperation if isinstance(self.plans[0], CooperativePlan) else resident
 
     @property
     def _own(self):
@@ -188,6 +196,14 @@ def _launching(precision, device):
         yield
 
 
+# By the names that `use_engine` takes.
+PLANS_OF = {
+    "resident": resident_plans,
+    "cooperative": cooperative_plans,
+    "step": lambda call: None,
+}
+
+
 def run(plan, call, x, sizes, state, weights, options, lengths):
     """A stack of layers by the engine `plan`; the rest as in `torch_engine.py`.
 
@@ -216,7 +232,7 @@ def run(plan, call, x, sizes, state, weights, options, lengths):
         call.cell,
         rows,
         sizes,
-        resident_plans(call) if plan == "resident" else None,
+        PLANS_OF[plan](call),
         call.precision,
         memory_mode() == "recompute",
     )

@@ -16,11 +16,15 @@ TABLE = Path(__file__).with_name("plans.csv")
 
 
 class Chip(NamedTuple):
-    """A GPU: its family, processors, and bytes of shared memory that a program may use."""
+    """A GPU: its family, processors, and bytes of shared memory that a program may use.
+
+    cooperative: whether it can be asked to run all programs of a launch at the same time.
+    """
 
     family: str
     sms: int
     shared: int
+    cooperative: bool = True
 
 
 class Plan(NamedTuple):
@@ -109,9 +113,9 @@ def _table():
     return table
 
 
-def read(path):
+def read(path, kind=Row):
     """The rows of a table."""
     with open(path, encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
-        assert next(lines) == list(Row._fields)
-        return [Row(*line[:4], *map(int, line[4:])) for line in lines]
+        assert next(lines) == list(kind._fields)
+        return [kind(*line[:4], *map(int, line[4:])) for line in lines]

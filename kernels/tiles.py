@@ -98,6 +98,20 @@ def load_state(ptrs, units, rows, mask, STATES: tl.constexpr, H: tl.constexpr):
 
 
 @triton.jit
+def origin_of(t, steps, b, B, lengths, offsets_ptr):
+    """Whose state step t came from.
+
+    Its neighbour's in time, in these rows of [N, D], or where `first` the initial one, in these
+    rows of [D, B].
+    """
+    d = tl.program_id(1)
+    neighbour = tl.where(d == 0, tl.maximum(t - 1, 0), tl.minimum(t + 1, steps - 1))
+    first = tl.where(d == 0, t, lengths - 1 - t) == 0
+    rows = rows_at(neighbour, b, B, offsets_ptr) * tl.num_programs(1) + d
+    return rows, tl.cast(d, tl.int64) * B + b, first
+
+
+@triton.jit
 def load_before(
     state_ptrs,
     initial_ptrs,
@@ -112,12 +126,8 @@ def load_before(
     H: tl.constexpr,
 ):
     """The state that step t came from: of the neighbour in time, or at first the initial one."""
-    d = tl.program_id(1)
     active = t < lengths
-    neighbour = tl.where(d == 0, tl.maximum(t - 1, 0), tl.minimum(t + 1, steps - 1))
-    first = tl.where(d == 0, t, lengths - 1 - t) == 0
-    rows = rows_at(neighbour, b, B, offsets_ptr) * tl.num_programs(1) + d
-    sequences = tl.cast(d, tl.int64) * B + b
+    rows, sequences, first = origin_of(t, steps, b, B, lengths, offsets_ptr)
     before = ()
     for s in tl.static_range(STATES):
         part = load_tile(state_ptrs[s], units, rows, active & (first == 0), H)

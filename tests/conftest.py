@@ -55,18 +55,40 @@ def ieee(monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """In the interpreter, whose time goes by operations, `resident` has one tile as large as H."""
+    """In the interpreter, whose time goes by operations, tiles are as large as H.
+
+    `resident` has one of them, `cooperative` two or three slices and groups.
+    """
     if GPU:
         return
     from fastrnn import chips
+    from fastrnn.kernels.cooperative_plans import CooperativePlan, slab_of
     from fastrnn.kernels.plans import Plan
 
+    def power_of_two(number):
+        return max(16, 1 << (number - 1).bit_length())
+
     def plans(chip, cell, precision, H, B, directions, differentiable):
-        block_h = max(16, 1 << (H - 1).bit_length())
-        plan = Plan(block_b=16, block_h=block_h, tiles=1, kept=1, warps=4)
+        plan = Plan(block_b=16, block_h=power_of_two(H), tiles=1, kept=1, warps=4)
         return plan, plan if differentiable else None
 
+    def cooperative_plans(chip, cell, precision, H, B, directions, differentiable):
+        def plan(way):
+            return CooperativePlan(
+                block_b=max(1, power_of_two(B) // 4),
+                tiles=1,
+                block_h=max(4, power_of_two(H) // 4),
+                block_k=power_of_two(slab_of(cell, way, H).k),
+                parts=2,
+                kept=1,
+                warps=4,
+                groups=2,
+            )
+
+        return plan("forward"), plan("backward") if differentiable else None
+
     monkeypatch.setattr(chips, "_plans", plans)
+    monkeypatch.setattr(chips, "_cooperative_plans", cooperative_plans)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.contract import (
     widened,
 )
 
-ENGINES = ("resident", "step")
+ENGINES = ("resident", "cooperative", "step")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -110,7 +110,7 @@ def assert_near(got, exact, rounding=16):
 @contextlib.contextmanager
 def launches(monkeypatch):
     """A list that every launch of a kernel is noted in."""
-    from fastrnn.kernels import resident, step
+    from fastrnn.kernels import cooperative, resident, step
 
     noted = []
 
@@ -124,7 +124,7 @@ def launches(monkeypatch):
         return launch
 
     with monkeypatch.context() as patch:
-        for module in (resident, step):
+        for module in (resident, cooperative, step):
             for name in ("forward", "backward"):
                 patch.setattr(module, name, noting(module, name))
         yield noted

@@ -1,0 +1,103 @@
+"""The engine `cooperative`: one launch whose programs wait for one another, or one for each step.
+
+In Triton's interpreter programs run one after the other, so there it is one launch for each step,
+and so it is on a GPU that refuses to run them all at the same time.
+"""
+
+from functools import cache
+
+import torch
+
+from .chips import INTERPRETED, refused
+from .kernels import barrier, cooperative
+
+# How often a program looks for the others before it gives up, some 0.7 µs each time: for about a
+# second. Before the first step, when a busy GPU may not have started all of them: about a minute.
+LOOKS, LOOKS_AT_FIRST = 1 << 20, 1 << 26
+
+
+def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows):
+    """As `kernels/resident.py`'s, with a CooperativePlan."""
+    h_0 = initial[0]
+    if h_0 is not None and h_0.data_ptr() % 16:
+        h_0 = h_0.clone()
+
+    def launch(before, after, steps, waiting):
+        cooperative.forward(
+            cell, plan, precision, x, saved, w, b, h_0, before, states, after, rows,
+            steps, waiting,
+        )  # fmt: skip
+
+    _run(launch, plan, initial, final, w, rows.B, rows.T)
+
+
+def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfinal, dinitial, rows):
+    """As `kernels/resident.py`'s, with a CooperativePlan."""
+    D, H = w.shape[0], w.shape[2]
+    gates = w.view(D, -1, H, H)
+    # Gates with gradients of the recurrent side's own come last, and their slots first.
+    transposed = gates.roll(cell.slots - len(cell.gates), 1).flatten(1, 2).mT.contiguous()
+
+    def launch(dafter, dbefore, steps, waiting):
+        cooperative.backward(
+            cell, plan, precision, saved, dgates, transposed, initial, states, dh, dafter, dbefore,
+            rows, steps, waiting,
+        )  # fmt: skip
+
+    # The gradient of the initial h takes a product more.
+    _run(launch, plan, dfinal, dinitial, transposed, rows.B, rows.T + (dinitial[0] is not None))
+
+
+def _run(launch, plan, first, last, w, B, count):
+    """So many steps, from the states `first` to `last`; some of either may be None."""
+    D, H = w.shape[0], min(w.shape[1:])
+    if not INTERPRETED:
+        _check(w.device)
+        try:
+            launch(first, last, (0, count), _waiting(w.device, plan, D, H))
+        except RuntimeError as error:
+            if "cooperative" not in str(error):
+                raise
+            refused(w.device)
+        else:
+            return
+    carry = [w.new_empty(D, B, H, dtype=torch.float32) for _ in first]
+    for k in range(count):
+        before, after = carry if k else first, carry if k < count - 1 else last
+        launch(before, after, (k, k + 1), None)
+
+
+def _waiting(device, plan, D, H):
+    slots = barrier.slots(D * plan.groups * plan.tiles)
+    if torch.cuda.is_current_stream_capturing():
+        # A graph may run at the same time as others, on any stream.
+        counters = torch.zeros(slots, dtype=torch.int64, device=device)
+    else:
+        stream = torch.cuda.current_stream(device).cuda_stream
+        counters = _counters(device, stream, plan.slices(H), slots)
+    return cooperative.Waiting(counters, _vain(device), LOOKS_AT_FIRST, LOOKS)
+
+
+@cache
+def _counters(device, stream, size, slots):
+    """For launches that follow one another, of groups of so many programs."""
+    return torch.zeros(slots, dtype=torch.int64, device=device)
+
+
+@cache
+def _vain(device):
+    """Where programs leave word, in memory that both sides see, so that nobody has to wait."""
+    return torch.zeros(1, dtype=torch.int32, pin_memory=True)
+
+
+def _check(device):
+    step = _vain(device).item() - 1
+    if step < 0:
+        return
+    _vain(device).zero_()
+    _counters.cache_clear()
+    raise RuntimeError(
+        f"in an earlier call of fastrnn's engine 'cooperative' on {device}, programs waited in vain "
+        f"for others of the same layer at step {step}; the results of that call are NaN. "
+        "fastrnn.use_engine('step') does without waiting"
+    )
