@@ -57,7 +57,7 @@ def ieee(monkeypatch):
 def quick(monkeypatch):
     """In the interpreter, whose time goes by operations, tiles are as large as H.
 
-    `resident` has one of them, `cooperative` two or three slices and groups.
+    `resident` has one of them, `cooperative` some slices of a group.
     """
     if GPU:
         return
@@ -75,14 +75,13 @@ def quick(monkeypatch):
     def cooperative_plans(chip, cell, precision, H, B, directions, differentiable):
         def plan(way):
             return CooperativePlan(
-                block_b=max(1, power_of_two(B) // 4),
+                block_b=power_of_two(B),
                 tiles=1,
                 block_h=max(4, power_of_two(H) // 4),
                 block_k=power_of_two(slab_of(cell, way, H).k),
                 parts=2,
                 kept=1,
                 warps=4,
-                groups=2,
             )
 
         return plan("forward"), plan("backward") if differentiable else None
