@@ -15,7 +15,7 @@ setup(
     python_requires=">=3.10",
     packages=["fastrnn", "fastrnn.kernels"],
     package_dir={"fastrnn": "fastrnn", "fastrnn.kernels": "kernels"},
-    package_data={"fastrnn.kernels": ["plans.csv"]},
+    package_data={"fastrnn.kernels": ["*.csv"]},
     install_requires=["torch>=2.9"],
     extras_require={
         # Triton comes with CUDA builds of torch; name it only to run kernels in its interpreter.

@@ -13,14 +13,20 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fastrnn.kernels import resident, step
+from fastrnn.kernels import cooperative, resident, step
 from fastrnn.kernels.cell import CELLS
+from fastrnn.kernels.cooperative_plans import slab_of
 from fastrnn.kernels.device import constants, of_products, on_device
 
 # What a tensor may hold of them where a kernel's own dtype does not say.
-INTEGERS = ("lengths_ptr", "offsets_ptr")
+INTEGERS = {
+    "lengths_ptr": "*i64",
+    "offsets_ptr": "*i64",
+    "counters_ptr": "*i64",
+    "vain_ptr": "*i32",
+}
 # The kinds of rows, and the tensors that a kernel then has to do without.
-ABSENT = {"dense": INTEGERS, "packed": (), "padded": ("offsets_ptr",)}
+ABSENT = {"dense": ("lengths_ptr", "offsets_ptr"), "packed": (), "padded": ("offsets_ptr",)}
 SECOND_STATE = ("c_0_ptr", "c_ptr", "c_n_ptr", "dc_n_ptr", "dc_0_ptr")
 SECOND_STATE += ("c_before_ptr", "c_after_ptr", "dc_after_ptr", "dc_before_ptr")
 MATRIX_INSTRUCTIONS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync")
@@ -47,7 +53,7 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
             signature[name] = "constexpr"
             values[name] = arguments.get(name)
         elif name.endswith("_ptr"):
-            signature[name] = "*i64" if name in INTEGERS else f"*{dtype}"
+            signature[name] = INTEGERS.get(name, f"*{dtype}")
             attributes[(position,)] = [["tt.divisibility", 16]]  # as torch allocates
         else:
             signature[name] = "i32"
@@ -64,6 +70,16 @@ def resident_kernel(row, H, rows, dtype, arch):
     return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options)
 
 
+def cooperative_kernel(row, H, rows, dtype, arch, together=True):
+    """A kernel of `cooperative.py` as a row of `cooperative.csv` cuts it, for all steps or one."""
+    cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
+    slab = slab_of(cell, row.way, H)
+    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants(slab)}
+    options = {"num_warps": row.warps, "num_stages": 1, "launch_cooperative_grid": together}
+    absent = () if together else ("counters_ptr", "vain_ptr")
+    return _of_cell(cooperative, cell, row.way, arguments, dtype, arch, rows, options, absent)
+
+
 def step_kernel(cell, way, H, rows, dtype, arch):
     """A kernel of `step.py`, as its launcher cuts it."""
     launched = {}
@@ -73,9 +89,9 @@ def step_kernel(cell, way, H, rows, dtype, arch):
     return _of_cell(step, cell, way, launched, dtype, arch, rows, options)
 
 
-def _of_cell(module, cell, way, arguments, dtype, arch, rows, options):
+def _of_cell(module, cell, way, arguments, dtype, arch, rows, options, absent=()):
     function = {way.upper(): on_device(getattr(cell, way))}
-    absent = ABSENT[rows] + (SECOND_STATE if len(cell.states) == 1 else ())
+    absent += ABSENT[rows] + (SECOND_STATE if len(cell.states) == 1 else ())
     kernel = getattr(module, f"{way}_kernel")
     arguments = {**function, **constants(cell), **arguments}
     return compiled(kernel, arguments, dtype, arch, absent, **options)

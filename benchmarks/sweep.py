@@ -45,6 +45,11 @@ class Line(NamedTuple):
     needs: Needs
 
 
+def groups() -> Iterator[tuple[str, str, str, str]]:
+    """What `sweep` can be asked for."""
+    yield from product(ARCHITECTURES, SHARING, WAYS, BYTES)
+
+
 def sweep(family: str, cell: str, way: str, precision: str) -> list[Line]:
     """The best plans, by units and sequences a program."""
     lines = []

@@ -1,7 +1,7 @@
 """Which engine and plan serve a call, and why. `choose` is pure: it sees a `Call`, no tensors.
 
 The engines are `torch`, with the plans that `torch_engine.py` carries out, and `triton`, whose
-plans `resident` and `step` run the kernels.
+plans `resident`, `cooperative` and `step` run the kernels.
 """
 
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from .chips import (
     largest_resident,
     resident_plans,
 )
+from .cudnn import STANDARD, algorithms
 from .kernels.cell import LSTM, Cell
 from .kernels.plans import Chip
 
@@ -29,7 +30,7 @@ TORCH_PLANS = {
 }
 TRITON_PLANS = {
     "resident": "whole sequences in one launch for each layer, with W_hh kept on the chip",
-    "cooperative": "the same with W_hh shared out among the multiprocessors, which exchange the state",
+    "cooperative": "whole sequences in one launch, W_hh shared out among processors that exchange states",
     "step": "a matrix product and a kernel for the gates in each step",
 }
 # By the names that `use_engine` takes.
@@ -219,7 +220,7 @@ def _cannot_serve(engine, reasons):
 def use_engine(name):
     """Within the block, all fastrnn modules of this thread use the named engine.
 
-    name: "auto" (the default choice); "resident" or "step", the kernels; "torch", or one of its
+    name: "auto" (the default choice); "resident", "cooperative" or "step", the kernels; "torch", or one of its
     plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". Has no effect on code that
     torch.compile or torch.jit.trace records: that is torch.nn's own operators. With
     TRITON_INTERPRET=1 in the environment from the start, the kernels take tensors on a CPU too:
@@ -269,13 +270,22 @@ INDICES = _torch("bptt", "one-hot indices: a look-up in W_ih instead of a matrix
 LOOP = _torch("bptt", "torch.nn takes many small operators a step here; the loop takes few")
 
 
-# What is expected of the kernels on a GPU, before the first measurement: cuDNN takes a launch or
-# two for each step of a packed input, while a walk through a whole sequence takes one launch;
-# where it walks too (H up to 192), it does so for one direction and layer at a time.
+# What is expected of the kernels on a GPU, before the first measurement. By its own account cuDNN
+# walks through a whole sequence in one launch for small H and in few other cases (`cudnn.py`), for
+# one direction and layer at a time; else it takes two launches for each step.
 UNTIMED = "expected to be faster, not timed on a GPU yet"
 RESIDENT = _triton("resident", f"W_hh fits on the chip ({UNTIMED})")
+COOPERATIVE = _triton(
+    "cooperative",
+    f"W_hh fits on the multiprocessors together, where cuDNN reads it in each step ({UNTIMED})",
+)
 ONE_STEP = _triton("step", f"a single step: one kernel for all of the gate math ({UNTIMED})")
 RAGGED = _triton("step", f"sequences of different lengths: no detour over packing ({UNTIMED})")
+ONE_KERNEL = _torch("aten", "cuDNN, too, takes all steps in one kernel here")
+FEW = _torch("aten", "few steps: W_hh would hardly be read more often than it is put on the chip")
+CROWD = _torch(
+    "aten", "so many sequences would take several walks through time; cuDNN's products are large"
+)
 LARGE = "{reason}; over whole batches of sequences cuDNN takes as few launches for each step"
 
 
@@ -287,9 +297,19 @@ def _fastest_on_gpu(call):
         return _torch("aten", "; ".join(reasons))
     if call.T == 1:
         return ONE_STEP
+    reasons = obstacles("cooperative", call)
+    one_walk = not reasons and all(
+        plan is None or plan.chunks(call.B) <= plan.groups for plan in cooperative_plans(call)
+    )
     if call.packed or call.lengths:
-        return RAGGED
-    return _torch("aten", LARGE.format(reason=obstacles("resident", call)[0]))
+        return COOPERATIVE if one_walk else RAGGED
+    if reasons:
+        return _torch("aten", LARGE.format(reason=reasons[0]))
+    if STANDARD not in algorithms(call):
+        return ONE_KERNEL
+    if call.T < 8:
+        return FEW
+    return COOPERATIVE if one_walk else CROWD
 
 
 def _packed(call):

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from .cell_modules import ONE_STEP, _Cell
-from .chips import resident_plans
+from .chips import cooperative_plans, resident_plans
 from .conversion import REPLACED_BY
+from .cudnn import algorithms
 from .dispatch import PLANS, Choice, obstacles, require_torch_nn
+from .kernels.cooperative_plans import slab_of, traffic
 from .modules import _Recurrent
 
 
@@ -86,19 +88,44 @@ def explain(
 def _details(call, choice):
     if choice.engine == "torch" and call.lengths:
         return ["        by way of a PackedSequence, for which the lengths go to the CPU"]
-    if choice.plan != "resident":
-        return []
-    lines = []
-    for way, plan in zip(("forward", "back"), resident_plans(call), strict=True):
-        if plan is not None:
-            tiles = len(call.cell.gates) * plan.tiles**2
-            programs = -(-call.B // plan.block_b) * call.directions
-            lines.append(
-                f"        {way}: programs of {plan.block_b} sequences and {plan.warps} warps, "
-                f"{programs} in all for {call.chip.sms} multiprocessors; {plan.kept} of {tiles} "
-                f"tiles of W_hh stay in shared memory"
-            )
-    return lines
+    if choice.plan == "resident":
+        return [_resident(call, *planned) for planned in _planned(resident_plans(call))]
+    if choice.plan == "cooperative":
+        lines = [line for p in _planned(cooperative_plans(call)) for line in _cooperative(call, *p)]
+        ways = zip(("forward", "back"), algorithms(call), strict=False)
+        return [*lines, *(f"        cuDNN {way}: {text}" for way, text in ways)]
+    return []
+
+
+def _planned(plans):
+    ways = zip(("forward", "back"), plans, strict=True)
+    return [(way, plan) for way, plan in ways if plan is not None]
+
+
+def _resident(call, way, plan):
+    tiles = len(call.cell.gates) * plan.tiles**2
+    programs = -(-call.B // plan.block_b) * call.directions
+    return (
+        f"        {way}: programs of {plan.block_b} sequences and {plan.warps} warps, "
+        f"{programs} in all for {call.chip.sms} multiprocessors; {plan.kept} of {tiles} "
+        f"tiles of W_hh stay in shared memory"
+    )
+
+
+def _cooperative(call, way, plan):
+    slab = slab_of(call.cell, "forward" if way == "forward" else "backward", call.H)
+    read = traffic(plan, slab, call.precision)
+    slices = plan.slices(call.H)
+    walks = -(-plan.chunks(call.B) // plan.groups)
+    return [
+        f"        {way}: {slices} slices of {plan.block_h} hidden units, {plan.groups} groups x "
+        f"{call.directions} directions: {slices * plan.groups * call.directions} programs of "
+        f"{plan.warps} warps for {call.chip.sms} multiprocessors; {plan.tiles} x {plan.block_b} "
+        f"sequences a group at a time, {walks} walks through time",
+        f"        {' ' * len(way)}  each holds {read.kept} of {read.kept + read.streamed} bytes of "
+        f"W_hh; {plan.tiles} exchanges a step of {read.exchanged} bytes, so a step takes at least "
+        f"{round(walks * plan.tiles * read.cycles)} cycles and {walks} waits",
+    ]
 
 
 def _not_ours(module):

@@ -38,9 +38,6 @@ from .tiles import (
     where_active,
 )
 
-NAN = tl.constexpr(float("nan"))
-
-
 @triton.jit
 def _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B: tl.constexpr, TILES: tl.constexpr):
     """Of each tile of a chunk (sequences, lengths), and the number of steps of the longest."""
@@ -183,9 +180,7 @@ def forward_kernel(
                     vain = wait(
                         counters_ptr, counters[j], arrived, SLICES, patience, vain, vain_ptr
                     )
-                h = load_columns(
-                    source, has_source, dtype, PRECISION, H, BLOCK_K, COLUMNS, PARTS
-                )
+                h = load_columns(source, has_source, dtype, PRECISION, H, BLOCK_K, COLUMNS, PARTS)
                 product = products(
                     kept, w_ptr, h, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, COLUMNS, PARTS,
                     KEPT, BLOCK_B, PRECISION,
@@ -193,7 +188,7 @@ def forward_kernel(
                 h_gates = ()
                 for g in tl.static_range(GATES):
                     # What comes after a wait in vain is no number.
-                    h_gates += (product[g] + (bias[g] + tl.where(vain > 0, NAN, 0.0)),)
+                    h_gates += (product[g] + (bias[g] + tl.where(vain > 0, float("nan"), 0.0)),)
                 after, saved = FORWARD(x, h_gates, state[j])
                 out = rows * D + d
                 store_tile(h_ptr, after[0], units, out, active, H)
@@ -311,7 +306,7 @@ def backward_kernel(
                     KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 # What comes after a wait in vain is no number.
-                dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, NAN, 0.0),)
+                dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, float("nan"), 0.0),)
                 for s in tl.static_range(1, STATES):
                     dpast += (dstate[j][s],)
                 dafter = (dpast[0] + dh,)
@@ -328,7 +323,6 @@ def backward_kernel(
             if counters_ptr is not None:
                 arrived += 1
         _store_states(dbefore_ptrs, dstate, units, tiles, B, STATES, H, TILES)
-
 
 
 class Waiting(NamedTuple):

@@ -105,34 +105,47 @@ def cooperative_plan(chip, cell, way, precision, H, B, D):
     fitting = [units for units in by_units if units >= H]
     if not fitting or not chip.cooperative:
         return None
-    slab, size = slab_of(cell, way, H), BYTES[precision]
+    slab = slab_of(cell, way, H)
     possible = [
         plan._replace(groups=min(groups, plan.chunks(B)))
         for plan in by_units[min(fitting)]
         if (groups := chip.sms // (plan.slices(H) * D))
     ]
-    return min(possible, key=lambda plan: cycles(plan, slab, size, B), default=None)
+    return min(possible, key=lambda plan: cycles(plan, slab, precision, B), default=None)
 
 
-def cycles(plan, slab, size, B):
-    """An estimate for a step of all B sequences; size: bytes of an operand.
+class Traffic(NamedTuple):
+    """Bytes that a program reads for a step of a tile: W_hh on chip, the rest of it, the exchange."""
 
-    Of a tile: W_hh once, what is kept of it from shared memory and the rest from the second-level
-    cache, from where what others have stored comes too; sums of parts, to shared memory and back;
-    and what each step costs. Of a step: all tiles, or one and the exchange if that takes longer.
-    """
-    made = plan.constants(slab)
-    tiles = made["COLUMNS"] * (slab.gates // slab.joined)
+    kept: int
+    streamed: int
+    exchanged: int
+
+    @property
+    def cycles(self):
+        """The least that reading them takes."""
+        return self.kept / SHARED_RATE + (self.streamed + self.exchanged) / CACHE_RATE
+
+
+def traffic(plan, slab, precision):
+    """The Traffic of a plan for a slab."""
+    made, size = plan.constants(slab), BYTES[precision]
     weights = slab.gates * plan.block_h * slab.k * size
-    kept = weights * made["KEPT"] / tiles
-    sums = 2 * plan.parts * slab.gates * plan.block_h * plan.block_b * 4
-    tile = (
-        STEP
-        + (kept + sums) / SHARED_RATE
-        + (weights - kept + plan.block_b * slab.k * size) / CACHE_RATE
-    )
-    rounds = -(-plan.chunks(B) // plan.groups)
-    return rounds * max(plan.tiles * tile, tile + EXCHANGE)
+    tiles = made["COLUMNS"] * (slab.gates // slab.joined)
+    kept = weights * made["KEPT"] // tiles
+    return Traffic(kept, weights - kept, plan.block_b * slab.k * size)
+
+
+def cycles(plan, slab, precision, B):
+    """An estimate for a step of all B sequences.
+
+    Of a tile: what is read, partial sums to shared memory and back, and what each step costs. Of a
+    step: all tiles, or one and the exchange if that takes longer.
+    """
+    sums = 8 * plan.parts * slab.gates * plan.block_h * plan.block_b
+    tile = STEP + traffic(plan, slab, precision).cycles + sums / SHARED_RATE
+    walks = -(-plan.chunks(B) // plan.groups)
+    return walks * max(plan.tiles * tile, tile + EXCHANGE)
 
 
 def most_units(chip, cell, way, precision, D):

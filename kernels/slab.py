@@ -62,9 +62,7 @@ def keep_slab(
     """The first KEPT tiles of slice `mine`, in the order of columns and rows."""
     kept = ()
     for i in tl.static_range(KEPT):
-        part = _load_part(
-            w_ptr, i // ROWS, i % ROWS, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS
-        )
+        part = _load_part(w_ptr, i // ROWS, i % ROWS, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS)
         kept += (part,)
     return kept
 

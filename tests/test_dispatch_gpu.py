@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fastrnn import chips
+from fastrnn import chips, cudnn
 from fastrnn.dispatch import TRITON_PLANS, Call, choose, obstacles
 from fastrnn.kernels.cell import CELLS, GRU, LSTM
 from fastrnn.kernels.plans import Chip
@@ -54,20 +54,83 @@ def test_a_small_layer_stays_on_chip(cell, precision, differentiable, form):
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_a_large_layer(cell):
+@pytest.mark.parametrize("precision", ["half", "tf32"])
+@pytest.mark.parametrize("differentiable", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("form", [{}, {"packed": True}, {"lengths": True}], ids=str)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_large_layer_is_shared_out(cell, precision, differentiable, form, directions):
+    dtype = torch.bfloat16 if precision == "half" else torch.float32
+    fields = {
+        "cell": cell,
+        "precision": precision,
+        "dtype": dtype,
+        "directions": directions,
+        **form,
+    }
+    call = changed(differentiable=differentiable, H=LARGE, **fields)
+    choice = choose(call, "auto")
+    assert choice.name == "cooperative"
+    assert "not timed on a GPU yet" in choice.reason
+    assert choose(call._replace(T=1), "auto").name == "step"
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("chip", [H200, H200._replace(cooperative=False)], ids=["large", "apart"])
+def test_too_large_a_layer(cell, chip):
     """By steps where torch.nn has a detour; else by torch.nn, and why."""
-    large = changed(cell=cell, H=LARGE)
+    large = changed(cell=cell, H=4096 if chip.cooperative else LARGE, chip=chip)
     assert choose(large._replace(T=1), "auto").name == "step"
     assert choose(large._replace(packed=True), "auto").name == "step"
     assert choose(large._replace(lengths=True), "auto").name == "step"
     dense = choose(large, "auto")
     assert dense.name == "torch.aten"
+    for reason in obstacles("cooperative", large):
+        assert reason in dense.reason
     limit = chips.largest_resident(large)
     assert SMALL <= limit < LARGE
-    assert "W_hh does not fit on the chip (sm_90)" in dense.reason
-    assert f"H={LARGE}, training of {cell.name} in tf32 precision takes {limit}" in dense.reason
+    (reason,) = obstacles("resident", large)
+    assert reason == (
+        f"W_hh does not fit on the chip (sm_90): H={large.H}, training of {cell.name} in tf32 "
+        f"precision takes {limit}"
+    )
     assert choose(large._replace(H=limit), "auto").name == "resident"
-    assert choose(large._replace(H=limit + 1), "auto").name == "torch.aten"
+    assert choose(large._replace(H=limit + 1), "auto").name != "resident"
+
+
+def test_where_one_walk_through_time_does_not_do():
+    """cuDNN multiplies large matrices well; where it would not, steps take over."""
+    crowd = changed(H=LARGE, B=4096)
+    assert choose(crowd, "auto").name == "torch.aten"
+    assert choose(crowd._replace(packed=True), "auto").name == "step"
+    assert choose(crowd._replace(T=4, B=16), "auto").name == "torch.aten"
+
+
+def test_where_cudnn_takes_one_kernel_too():
+    best = changed(
+        cell=LSTM, T=1024, H=768, I=768, dtype=torch.float16, precision="half", differentiable=True
+    )
+    assert cudnn.algorithms(best) == [cudnn.STATIC] * 2
+    assert choose(best, "auto").name == "torch.aten"
+    for other in (
+        {"dtype": torch.bfloat16},
+        {"cell": GRU},
+        {"layers": 2},
+        {"directions": 2},
+        {"H": 760},
+        {"I": 100},
+        {"B": 20},
+        {"chip": H200._replace(sms=90)},
+    ):
+        call = best._replace(**other)
+        assert cudnn.algorithms(call) == [cudnn.STANDARD] * 2
+        assert choose(call, "auto").name == "cooperative"
+    for H, training in ((192, [cudnn.SMALL, cudnn.STANDARD]), (128, [cudnn.SMALL] * 2)):
+        call = changed(cell=LSTM, H=H)
+        assert cudnn.algorithms(call) == training
+        assert cudnn.algorithms(call._replace(differentiable=False)) == training[:1]
+        assert cudnn.algorithms(call._replace(packed=True)) == [cudnn.STANDARD] * 2
+    assert choose(changed(cell=LSTM, H=192), "auto").name == "cooperative"
+    assert choose(changed(cell=LSTM, H=192, differentiable=False), "auto").name == "torch.aten"
 
 
 def test_training_has_a_limit_of_its_own():

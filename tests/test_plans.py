@@ -14,7 +14,7 @@ from benchmarks import plans, sweep, tune  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.compiling import Needs, in_compiler  # noqa: E402
 from benchmarks.plans import read_report  # noqa: E402
-from fastrnn.kernels import resident, step  # noqa: E402
+from fastrnn.kernels import cooperative, resident, step  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
 from fastrnn.kernels.plans import SHARED, TABLE, Chip, Row, largest, plan_for, read  # noqa: E402
 
@@ -79,7 +79,9 @@ def test_the_table_is_in_order_and_names_nothing_twice():
 
 
 def test_the_report_is_of_the_table():
-    assert [line.row for line in read_report()[1]] == ROWS, "run `python -m benchmarks plans`"
+    for kind in plans.KINDS.values():
+        rows = [line.row for line in read_report(kind)[1]]
+        assert rows == read(kind.table, kind.row), "run `python -m benchmarks plans`"
 
 
 def test_the_best_candidates_come_first():
@@ -194,6 +196,9 @@ def test_a_second_process_finds_the_kernels_of_the_first(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+NUMBERS = ("T", "B", "N", "step", "begin", "end", "looks_at_first", "looks")
+
+
 def specialisations():
     """For every kernel what is compiled by itself, at some numbers of steps and sequences."""
     from triton.compiler import make_backend
@@ -201,11 +206,11 @@ def specialisations():
 
     backend = make_backend(triton.backends.compiler.GPUTarget("cuda", 90, 32))
     seen = []
-    for module, way in itertools.product((resident, step), sweep.WAYS):
+    for module, way in itertools.product((resident, cooperative, step), sweep.WAYS):
         kernel = getattr(module, f"{way}_kernel")
         bind = create_function_from_signature(kernel.signature, kernel.params, backend)
         numbers = [
-            [n if name in ("T", "B", "N", "step") else None for name in kernel.arg_names]
+            [n if name in NUMBERS else None for name in kernel.arg_names]
             for n in (1, 2, 16, 17, 4096)
         ]
         seen.append([str(bind(*arguments)[1]) for arguments in numbers])
@@ -214,53 +219,112 @@ def specialisations():
 
 def test_numbers_of_steps_and_sequences_are_not_compiled_for():
     seen = in_compiler(specialisations)
-    assert len(seen) == 4
+    assert len(seen) == 6
     for kinds in seen:
         assert "i32" in kinds[0]
         assert len(set(kinds)) == 1
 
 
+def launched_twice():
+    """Of launches with a stand-in for a GPU: the kernels in the order of their calls."""
+    import torch
+
+    from fastrnn.kernels.cooperative_plans import CooperativePlan
+    from fastrnn.kernels.plans import Plan
+    from fastrnn.kernels.rows import Rows
+
+    class Driver:
+        """As much of one as is asked for before a launch."""
+
+        utils = type("utils", (), {"get_device_properties": lambda n: {"max_shared_mem": 232448}})
+        get_current_target = staticmethod(
+            lambda: triton.backends.compiler.GPUTarget("cuda", 90, 32)
+        )
+        get_current_device = get_current_stream = staticmethod(lambda *device: 0)
+
+    triton.runtime.driver.set_active(Driver())
+    seen = []
+
+    class Warm:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            def launch(*arguments, **options):
+                made = self.kernel.warmup(*arguments, grid=grid, **options)
+                seen.append([made.hash, made.metadata.launch_cooperative_grid])
+
+            return launch
+
+    for module, way in itertools.product((resident, cooperative), sweep.WAYS):
+        setattr(module, f"{way}_kernel", Warm(getattr(module, f"{way}_kernel")))
+    cell, D, H = CELLS["GRU"], 2, 32
+    for T, B in ((3, 16), (4, 7)):
+        rows = Rows(T, B, T * B)
+        gates, states = torch.zeros(D, T * B, 4, H), [torch.zeros(T * B, D, H)]
+        w, b, state = torch.zeros(D, 3 * H, H), torch.zeros(D, 3 * H), [torch.zeros(D, B, H)]
+        forward = (gates, gates, w, b)
+        backward = (gates, gates, w.mT.contiguous(), state, states, states[0])
+        plan = Plan(16, 32, 1, 3, 4)
+        resident.forward(cell, plan, "tf32", *forward, state, states, state, rows)
+        resident.backward(cell, plan, "tf32", *backward, state, state, rows)
+        plan = CooperativePlan(16, 1, 16, 32, 2, 9, 4)
+        counters, vain = torch.zeros(99, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
+        for waiting in (None, cooperative.Waiting(counters, vain, 9, 9)):
+            last = (rows, (0, T if waiting else 1), waiting)
+            cooperative.forward(cell, plan, "tf32", *forward, state[0], state, states, state, *last)
+            cooperative.backward(cell, plan, "tf32", *backward, state, state, *last)
+    return seen
+
+
+def test_a_second_launch_compiles_nothing_and_is_cooperative_where_programs_wait():
+    seen = in_compiler(launched_twice)
+    assert len(seen) == 12
+    assert seen[:6] == seen[6:]
+    assert [together for _, together in seen[:6]] == [False] * 4 + [True] * 2
+    assert len({kernel for kernel, _ in seen}) == 6
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A table of two plans and its report, in place of the real ones, and no other processes."""
-    table, report = tmp_path / "plans.csv", tmp_path / "kernels.csv"
-    lines = [line for line in read_report()[1] if line.row[:4] == GROUPS[0]][:2]
-    plans.write(table, Row._fields, [line.row for line in lines])
-    plans.write_report(report, lines)
+    lines = [line for line in read_report(plans.KINDS["resident"])[1] if line.row[:4] == GROUPS[0]]
+    kind = plans.KINDS["resident"]._replace(table=tmp_path / "table", report=tmp_path / "report")
+    plans.write(kind.table, Row._fields, [line.row for line in lines[:2]])
+    plans.write_report(kind, lines[:2])
     for module in (plans, tune):
-        monkeypatch.setattr(module, "TABLE", table)
-    monkeypatch.setattr(plans, "REPORT", report)
-    monkeypatch.setattr(plans, "each", map)
+        monkeypatch.setattr(module, "KINDS", {"resident": kind})
+    monkeypatch.setattr(plans, "each", lambda f, engine, rows: (f(engine, row) for row in rows))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return table, lines
+    return kind, lines[:2]
 
 
 def test_a_check_finds_nothing_or_says_what(files, monkeypatch, capsys):
-    table, (first, second) = files
+    kind, (first, second) = files
     needed = {first.row: first.needs, second.row: second.needs}
-    monkeypatch.setattr(plans, "measure", needed.get)
-    monkeypatch.setattr(plans, "read_report", lambda: (triton.__version__, [first, second]))
+    monkeypatch.setattr(plans, "measure", lambda engine, row: needed[row])
+    monkeypatch.setattr(plans, "read_report", lambda kind: (triton.__version__, [first, second]))
     assert main(["plans", "--check"]) == 0
     needed[second.row] = second.needs._replace(spills=8)
     assert main(["plans", "--check"]) == 1
     needed[second.row] = second.needs._replace(registers=7)
     assert main(["plans", "--check"]) == 1
-    plans.write(table, Row._fields, [first.row._replace(warps=16), second.row])
+    plans.write(kind.table, Row._fields, [first.row._replace(warps=16), second.row])
     assert main(["plans", "--check"]) == 1
     printed = capsys.readouterr().out
     assert "does not fit" in printed
     assert "registers=7" in printed
-    assert "is not in kernels.csv" in printed
+    assert "is not in" in printed
 
 
 def test_plans_that_do_not_fit_are_replaced_or_dropped(files, monkeypatch, capsys):
-    table, (first, second) = files
+    kind, (first, second) = files
     other = first._replace(row=first.row._replace(kept=1))
     found = {first.row: other, second.row: None}
-    monkeypatch.setattr(plans, "repaired", found.get)
+    monkeypatch.setattr(plans, "repaired", lambda engine, row: found[row])
     assert main(["plans"]) == 0
-    assert read(table) == [other.row]
-    assert read_report()[1] == [other]
+    assert read(kind.table) == [other.row]
+    assert read_report(kind)[1] == [other]
     assert capsys.readouterr().out.count("does not fit") == 2
 
 
