@@ -28,8 +28,8 @@ BLOCK_H = (64, 32, 16, 8)
 # Bytes of shared memory that what is multiplied passes through, at the least.
 PASSING = 16 * 1024
 BLOCK_K = (1024, 512, 256, 128)
-# (parts, warps) by the rows of a product. Enough rows keep all warps busy; if they do not, each warp
-# takes a part of the columns.
+# (parts, warps) by the rows of a product. Enough rows keep all warps busy; if they do not, each
+# warp takes a part of the columns.
 SPLITS = {128: ((1, 8),), 64: ((1, 4), (8, 8), (1, 8)), 0: ((8, 8), (4, 4), (16, 16))}
 # Numbers a thread: of sums, of a tile of W_hh on its way to shared memory, of the exchanged rows.
 MOST_SUMS, MOST_WEIGHTS, MOST_EXCHANGED = 64, 128, 128
@@ -106,7 +106,7 @@ def candidates(row: CooperativeRow) -> Iterator[CooperativeRow]:
             continue
         tile = rows * block_k * size
         everything = columns * (slab.gates // slab.joined)
-        # On their way to the matrix units: all exchanged rows, or if in parts a tile; then the sums.
+        # On their way to the matrix units: all exchanged rows, or in parts a tile; then the sums.
         exchanged = slab.k if parts == 1 else block_k
         passing = max(size * exchanged * block_b, 4 * parts * rows * block_b if parts > 1 else 0)
         room = SHARED[row.family] - passing

@@ -120,7 +120,7 @@ def find(engine: str, families: list[str], new: bool, out: Console) -> None:
 
 
 def each(function: Callable, engine: str, arguments: Iterable) -> Iterator:
-    """function(engine, argument) of each in their order, in as many processes as there are cores."""
+    """function(engine, argument) for each, in as many processes as there are cores."""
     arguments = list(arguments)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         results = pool.map(partial(function, engine), arguments)

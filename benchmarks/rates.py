@@ -7,6 +7,7 @@ import torch
 from benchmarks import clock, machine
 from benchmarks.floor import Constants
 from benchmarks.problem import DTYPES
+from fastrnn.chips import chip_of
 
 # Of a square matrix, and of what is copied: enough to fill the largest GPU, many times its cache.
 WIDTH, COPIED_BYTES = 8192, 1 << 31
@@ -42,6 +43,7 @@ def measure(
         1e6 * megahertz[0] if megahertz else None,
         properties.multi_processor_count,
         properties.shared_memory_per_block_optin,
+        _barrier(properties.multi_processor_count),
     )
 
 
@@ -54,6 +56,16 @@ def clocks_at_work() -> dict[str, float]:
     numbers = machine.gpu_numbers("clocks.sm,clocks.mem")
     torch.cuda.synchronize()
     return dict(zip(("multiprocessors", "memory"), numbers, strict=False))
+
+
+def _barrier(multiprocessors: int) -> float:
+    """Seconds for all of them to wait for one another; 0 where no kernel can."""
+    chip = chip_of(torch.device("cuda", 0))
+    if chip is None or not chip.cooperative:
+        return 0.0
+    from benchmarks import barrier_rate  # needs Triton
+
+    return barrier_rate.seconds(multiprocessors)
 
 
 def _product_rate(device: str, dtype: str, width: int) -> float:

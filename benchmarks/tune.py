@@ -1,8 +1,8 @@
 """The plans of the kernels, by the clock of the GPU at hand.
 
 Of `resident` the fastest cut is kept for each number of sequences a program, and no such number
-where a larger one is as fast. Of `cooperative`, the fastest for each number of hidden units a program
-and of sequences a group.
+where a larger one is as fast. Of `cooperative`, the fastest for each number of hidden units a
+program and of sequences a group.
 """
 
 import argparse

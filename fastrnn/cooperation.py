@@ -28,7 +28,8 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
             steps, waiting,
         )  # fmt: skip
 
-    _run(launch, plan, initial, final, w, rows.B, rows.T)
+    D, H = w.shape[0], w.shape[2]
+    _run(launch, plan, initial, final, (D, rows.B, H), rows.T, w.device)
 
 
 def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfinal, dinitial, rows):
@@ -45,23 +46,23 @@ def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfina
         )  # fmt: skip
 
     # The gradient of the initial h takes a product more.
-    _run(launch, plan, dfinal, dinitial, transposed, rows.B, rows.T + (dinitial[0] is not None))
+    steps = rows.T + (dinitial[0] is not None)
+    _run(launch, plan, dfinal, dinitial, (D, rows.B, H), steps, w.device)
 
 
-def _run(launch, plan, first, last, w, B, count):
-    """So many steps, from the states `first` to `last`; some of either may be None."""
-    D, H = w.shape[0], min(w.shape[1:])
+def _run(launch, plan, first, last, shape, count, device):
+    """So many steps, from the states `first` to `last`, of that shape; some may be None."""
     if not INTERPRETED:
-        _check(w.device)
+        _check(device)
         try:
-            launch(first, last, (0, count), _waiting(w.device, plan, D, H))
+            launch(first, last, (0, count), _waiting(device, plan, shape[0], shape[2]))
         except RuntimeError as error:
             if "cooperative" not in str(error):
                 raise
-            refused(w.device)
+            refused(device)
         else:
             return
-    carry = [w.new_empty(D, B, H, dtype=torch.float32) for _ in first]
+    carry = [torch.empty(shape, dtype=torch.float32, device=device) for _ in first]
     for k in range(count):
         before, after = carry if k else first, carry if k < count - 1 else last
         launch(before, after, (k, k + 1), None)
@@ -97,7 +98,7 @@ def _check(device):
     _vain(device).zero_()
     _counters.cache_clear()
     raise RuntimeError(
-        f"in an earlier call of fastrnn's engine 'cooperative' on {device}, programs waited in vain "
-        f"for others of the same layer at step {step}; the results of that call are NaN. "
+        f"in an earlier call of fastrnn's engine 'cooperative' on {device}, programs waited in "
+        f"vain for others of the same layer at step {step}; the results of that call are NaN. "
         "fastrnn.use_engine('step') does without waiting"
     )

@@ -30,7 +30,7 @@ TORCH_PLANS = {
 }
 TRITON_PLANS = {
     "resident": "whole sequences in one launch for each layer, with W_hh kept on the chip",
-    "cooperative": "whole sequences in one launch, W_hh shared out among processors that exchange states",
+    "cooperative": "whole sequences in one launch, W_hh shared out over processors in exchange",
     "step": "a matrix product and a kernel for the gates in each step",
 }
 # By the names that `use_engine` takes.
@@ -158,8 +158,8 @@ def _not_together(call):
         return f"there is no plan for {kind} on {chip.family}"
     layer = f"H={call.H} in {call.directions} direction{'s' * (call.directions > 1)}"
     return (
-        f"W_hh does not fit on {chip.sms} multiprocessors ({chip.family}) together: {layer}, {kind} "
-        f"takes {largest}"
+        f"W_hh does not fit on {chip.sms} multiprocessors ({chip.family}) together: {layer}, "
+        f"{kind} takes {largest}"
     )
 
 
@@ -220,9 +220,9 @@ def _cannot_serve(engine, reasons):
 def use_engine(name):
     """Within the block, all fastrnn modules of this thread use the named engine.
 
-    name: "auto" (the default choice); "resident", "cooperative" or "step", the kernels; "torch", or one of its
-    plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". Has no effect on code that
-    torch.compile or torch.jit.trace records: that is torch.nn's own operators. With
+    name: "auto" (the default choice); "resident", "cooperative" or "step", the kernels; "torch", or
+    one of its plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". Has no effect on
+    code that torch.compile or torch.jit.trace records: that is torch.nn's own operators. With
     TRITON_INTERPRET=1 in the environment from the start, the kernels take tensors on a CPU too:
     slow, for a look inside.
 

@@ -15,6 +15,7 @@ import triton.language as tl
 # Each counter lies in a line of memory of its own; numbers of 64 bits, which do not overflow.
 SPACING = 16
 _SPACING = tl.constexpr(SPACING)
+_FAR = tl.constexpr(1 << 40)
 
 # One thread looks, with a load that acquires: additions of nothing in its place would hold up the
 # others' arrivals. The barrier tells all threads whether it looked in vain.
@@ -53,7 +54,7 @@ def arrive(counter_ptr):
 
 @triton.jit
 def sign_in(counters_ptr, group, TILES: tl.constexpr, SIZE: tl.constexpr):
-    """For each of a group's TILES counters (it, its count when all SIZE programs have signed in)."""
+    """For each of a group's counters (it, its count when all SIZE programs have signed in)."""
     counters = ()
     for j in tl.static_range(TILES):
         counter_ptr = counters_ptr + (1 + group * TILES + j) * _SPACING
@@ -76,6 +77,8 @@ def wait(counters_ptr, counter, times, SIZE: tl.constexpr, looks, vain, vain_ptr
             _WAIT, "=r,l,l,r", [counter_ptr, count, looks], dtype=tl.int32, is_pure=False, pack=1
         )
         if vain > 0:
+            # Nobody else is to get through by what this program still adds.
+            tl.atomic_add(counter_ptr, -_FAR, sem="relaxed", scope="gpu")
             tl.store(counters_ptr, 1)
             tl.store(vain_ptr, times + 1)
     return vain

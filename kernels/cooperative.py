@@ -38,6 +38,7 @@ from .tiles import (
     where_active,
 )
 
+
 @triton.jit
 def _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B: tl.constexpr, TILES: tl.constexpr):
     """Of each tile of a chunk (sequences, lengths), and the number of steps of the longest."""
@@ -302,8 +303,8 @@ def backward_kernel(
                     BLOCK_K, COLUMNS, PARTS,
                 )  # fmt: skip
                 product = products(
-                    kept, w_ptr, dgates, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, COLUMNS, PARTS,
-                    KEPT, BLOCK_B, PRECISION,
+                    kept, w_ptr, dgates, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, COLUMNS,
+                    PARTS, KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 # What comes after a wait in vain is no number.
                 dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, float("nan"), 0.0),)

@@ -19,10 +19,10 @@ EXCHANGE, STEP = 2000, 800
 
 
 class Slab(NamedTuple):
-    """What a program holds of W_hh (or of its transpose, back): rows of `joined` gates by k columns."""
+    """What a program holds of W_hh, or back of its transpose: rows of gates by k columns."""
 
-    gates: int  # that rows are of
-    joined: int
+    gates: int
+    joined: int  # gates that are rows of one product
     k: int
 
 
@@ -99,23 +99,26 @@ def cooperative_plan(chip, cell, way, precision, H, B, D):
     """The plan for B sequences of H hidden units in D directions, or None if there is none.
 
     Arguments as in `plans.plan_for`, but that `cell` is a `cell.Cell`. Of the plans for the least
-    number of units that H fits in, the one with the lowest estimate of cycles a step.
+    number of units that H fits in and whose programs the GPU can run at the same time, the one with
+    the lowest estimate of cycles a step.
     """
-    by_units = _plans(chip, cell, way, precision)
-    fitting = [units for units in by_units if units >= H]
-    if not fitting or not chip.cooperative:
+    if not chip.cooperative:
         return None
     slab = slab_of(cell, way, H)
-    possible = [
-        plan._replace(groups=min(groups, plan.chunks(B)))
-        for plan in by_units[min(fitting)]
-        if (groups := chip.sms // (plan.slices(H) * D))
-    ]
-    return min(possible, key=lambda plan: cycles(plan, slab, precision, B), default=None)
+    for units, plans in sorted(_plans(chip, cell, way, precision).items()):
+        if units >= H:
+            possible = [
+                plan._replace(groups=min(groups, plan.chunks(B)))
+                for plan in plans
+                if (groups := chip.sms // (plan.slices(H) * D))
+            ]
+            if possible:
+                return min(possible, key=lambda plan: cycles(plan, slab, precision, B))
+    return None
 
 
 class Traffic(NamedTuple):
-    """Bytes that a program reads for a step of a tile: W_hh on chip, the rest of it, the exchange."""
+    """Bytes a program reads for a step of a tile: W_hh on chip, the rest of it, the exchange."""
 
     kept: int
     streamed: int

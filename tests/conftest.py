@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -25,6 +26,24 @@ def device():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def patching_once(monkeypatch):
+    """In each launch; see there."""
+    if GPU or not find_spec("triton"):
+        return
+    from triton.runtime.interpreter import GridExecutor
+
+    from tests.interpreting import patching_once
+
+    launch = GridExecutor.__call__
+
+    def launch_patching_once(self, *args, **kwargs):
+        with patching_once():
+            return launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(GridExecutor, "__call__", launch_patching_once)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fastrnn.autograd import Recurrence  # noqa: E402
 from fastrnn.kernels import device as tile_functions  # noqa: E402
 from fastrnn.kernels import tiles  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
+from fastrnn.kernels.cooperative_plans import CooperativePlan  # noqa: E402
 from fastrnn.kernels.plans import Plan  # noqa: E402
 from fastrnn.kernels.rows import Rows  # noqa: E402
 from fastrnn.triton_engine import Layer, packed_rows  # noqa: E402
@@ -24,6 +25,7 @@ from tests.contract import assert_same, cotangents, mapped, normal  # noqa: E402
 from tests.problems import move  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("kernels")
+ENGINES = ("step", "resident", "cooperative")
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 
@@ -88,6 +90,16 @@ PLANS = {
     "three tiles": Plan(16, 16, 3, 9, 4),
     "three tiles, streamed": Plan(32, 16, 3, 0, 4),
 }
+# For 37 units. Without a GPU there are as many groups as there are chunks, whatever a plan says.
+COOPERATIVE = {
+    "three slices": CooperativePlan(32, 1, 16, 64, 1, 9, 4),
+    "two groups, three chunks": CooperativePlan(8, 1, 32, 64, 2, 9, 4, groups=2),
+    "two tiles at a time": CooperativePlan(8, 2, 32, 64, 2, 9, 4),
+    "columns in tiles, some kept": CooperativePlan(32, 1, 64, 16, 1, 2, 4),
+    "streamed in four parts": CooperativePlan(32, 1, 64, 64, 4, 0, 4),
+}
+# Of 20 units, 5 sequences: two slices.
+SMALL = CooperativePlan(8, 1, 16, 32, 2, 1, 4)
 RAGGED = [3, 3, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]  # the second tile ends early
 
 
@@ -103,7 +115,16 @@ def test_every_plan(cell, plan, mode, device):
 
 
 @every_cell
-@pytest.mark.parametrize("plan", [None, PLANS["two tiles, some kept"]], ids=["step", "resident"])
+@pytest.mark.parametrize("plan", COOPERATIVE)
+@pytest.mark.parametrize("mode", ["dense", "packed"])
+def test_every_cooperative_plan(cell, plan, mode, device):
+    """The last slice, chunk, tile and column are not full."""
+    layer = layer_for(cell, mode, COOPERATIVE[plan], 3, RAGGED, device)
+    assert_layer_is_right(layer, move(tensors_for(layer, 2, 37, 1), device))
+
+
+@every_cell
+@pytest.mark.parametrize("plan", [None, PLANS["two tiles, some kept"], SMALL], ids=ENGINES)
 @pytest.mark.parametrize("mode", ["dense", "packed", "padded"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
 def test_both_directions(cell, plan, mode, bias, device):
@@ -113,7 +134,7 @@ def test_both_directions(cell, plan, mode, bias, device):
     assert_layer_is_right(layer, move(tensors_for(layer, 2, 20, 2, bias=bias, std=3.0), device))
 
 
-@pytest.mark.parametrize("plan", [None, PLANS["one tile"]], ids=["step", "resident"])
+@pytest.mark.parametrize("plan", [None, PLANS["one tile"], SMALL], ids=ENGINES)
 @pytest.mark.parametrize("lengths", [[0] * 17, [3] + [0] * 16, [0] * 16 + [3], [1] * 17], ids=str)
 def test_programs_with_nothing_to_do(plan, lengths, device):
     """A tile of sequences without a step keeps its state and zeroes its rows."""
@@ -124,7 +145,7 @@ def test_programs_with_nothing_to_do(plan, lengths, device):
 @pytest.mark.parametrize("integer", [torch.uint8, torch.int8, torch.int16, torch.int32], ids=str)
 def test_lengths_out_of_range_lead_nowhere(integer, device):
     """The host can't see them on a GPU without waiting: kernels take the nearest in range."""
-    for plan in (None, PLANS["one tile"]):
+    for plan in (None, PLANS["one tile"], SMALL):
         wild = layer_for(CELLS["LSTM"], "padded", plan, 3, [100, 2, 0], device)
         lengths = torch.tensor([100, 2, 0 if integer is torch.uint8 else -9])
         wild = wild._replace(rows=wild.rows._replace(lengths=lengths.to(integer).to(device)))
@@ -214,7 +235,7 @@ def test_rounding_is_torchs(dtype, device):
 
 
 @every_cell
-@pytest.mark.parametrize("plan", [None, PLANS["two tiles"]], ids=["step", "resident"])
+@pytest.mark.parametrize("plan", [None, PLANS["two tiles"], SMALL], ids=ENGINES)
 def test_sequences_do_not_mix(cell, plan, device):
     """A NaN in one stays there."""
     layer = layer_for(cell, "dense", plan, 3, [3] * 5, device)
@@ -232,7 +253,7 @@ def test_sequences_do_not_mix(cell, plan, device):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, in the interpreter
-@pytest.mark.parametrize("plan", [None, PLANS["one tile"]], ids=["step", "resident"])
+@pytest.mark.parametrize("plan", [None, PLANS["one tile"], SMALL], ids=ENGINES)
 def test_what_overflows_stays_infinite(plan, device):
     """A relu layer of fewer units than its tile has: 0 · inf of those that are not there is NaN."""
     layer = layer_for(CELLS["RNN_RELU"], "dense", plan, 5, [5], device)

@@ -6,7 +6,7 @@ from torch import nn
 
 import fastrnn
 from fastrnn import chips, dispatch
-from fastrnn.kernels.plans import Plan
+from fastrnn.kernels.plans import SHARED, Chip, Plan
 from tests.contract import (
     DOUBLE,
     UNPROJECTED,
@@ -93,6 +93,46 @@ def test_too_large_to_stay_on_chip(device, monkeypatch):
     with torch.no_grad():
         (reason,) = refused("resident", lambda: model(x))
     assert "H=1000, inference of GRU in tf32 precision takes" in reason
+
+
+H200 = Chip("sm_90", 132, SHARED["sm_90"])
+NOT_TOGETHER = {
+    "no cooperative launch": (
+        H200._replace(cooperative=False),
+        "the GPU (sm_90) does not run all programs of a launch at the same time",
+    ),
+    "few multiprocessors": (
+        H200._replace(sms=4),
+        "W_hh does not fit on 4 multiprocessors (sm_90) together: H=512 in 2 directions, "
+        "training of LSTM in half precision takes ",
+    ),
+    "little shared memory": (
+        H200._replace(shared=SHARED["sm_90"] - 1),
+        "there is no plan for training of LSTM in half precision on sm_90",
+    ),
+    "another GPU": (
+        H200._replace(family="sm_75"),
+        "there is no plan for training of LSTM in half precision on sm_75",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_TOGETHER)
+def test_programs_that_cannot_run_together(case, device, monkeypatch):
+    monkeypatch.undo()  # `quick`, so that plans are those of the table
+    model = fastrnn.LSTM(3, 512, bidirectional=True, dtype=torch.bfloat16, device=device)
+    x = torch.zeros(4, 2, 3, dtype=torch.bfloat16, device=device)
+    monkeypatch.setattr("fastrnn.describe.chip_of", lambda device: H200)
+    assert fastrnn.explain(model, x).against.get("cooperative", []) == []
+    chip, expected = NOT_TOGETHER[case]
+    monkeypatch.setattr("fastrnn.describe.chip_of", lambda device: chip)
+    found = fastrnn.explain(model, x)
+    assert found.name != "cooperative"
+    (reason,) = found.against["cooperative"]
+    assert reason.startswith(expected)
+    assert refused("cooperative", lambda: model(x)) == [reason]
+    with fastrnn.use_engine("cooperative"), pytest.raises(RuntimeError, match="cannot serve"):
+        fastrnn.explain(model, x)
 
 
 @every_engine

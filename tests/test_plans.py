@@ -4,6 +4,7 @@ What is compiled is compiled for GPUs that are not there, by processes without a
 """
 
 import itertools
+import re
 
 import pytest
 
@@ -14,11 +15,12 @@ from benchmarks import plans, sweep, tune  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.compiling import Needs, in_compiler  # noqa: E402
 from benchmarks.plans import read_report  # noqa: E402
-from fastrnn.kernels import cooperative, resident, step  # noqa: E402
+from fastrnn.kernels import cooperative, cooperative_plans, resident, step  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
 from fastrnn.kernels.plans import SHARED, TABLE, Chip, Row, largest, plan_for, read  # noqa: E402
 
 ROWS = read(TABLE)
+COOPERATIVE_ROWS = read(cooperative_plans.TABLE, cooperative_plans.CooperativeRow)
 CHIPS = {family: Chip(family, 100, shared) for family, shared in SHARED.items()}
 GROUPS = sorted({row[:4] for row in ROWS})
 each_chip = pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
@@ -165,6 +167,32 @@ def test_the_kernels_of_single_steps_fit(cell, arch):
         # Several programs at once have to hide each other's waiting for memory.
         assert used.registers <= 128, kind
         assert used.instruction == "fma", kind
+
+
+def waiting_programs(arch):
+    """The text of what waits, in kernels for all steps, for one, and of the benchmark's own."""
+    from benchmarks.barrier_rate import rounds_kernel
+
+    row = next(row for row in COOPERATIVE_ROWS if row.units == 256)
+    row = row._replace(family=f"sm_{arch}")
+    made = [
+        compiling.cooperative_kernel(row, 256, "dense", "bf16", arch, together)
+        for together in (True, False)
+    ]
+    made.append(compiling.compiled(rounds_kernel, {"SIZE": 132}, "bf16", arch))
+    return [one.asm["ptx"] for one in made]
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_programs_wait_by_release_and_acquire(arch):
+    together, apart, alone = in_compiler(waiting_programs, arch)
+    for text in (together, alone):
+        assert "ld.acquire.gpu.global.s64" in text
+        assert re.search(r"(atom|red)\S*\.release\S*", text)
+        assert "bar.red.or.pred" in text
+    assert "ld.global.cg" in together  # what others have stored, past the first-level cache
+    for word in ("acquire", "release", "bar.red"):
+        assert word not in apart
 
 
 def on_amd():
