@@ -9,8 +9,8 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
+from .call import Call
 from .chips import chip_of
-from .dispatch import Call
 from .precision import fp32_precision
 
 PLAIN = (torch.Tensor, Parameter)

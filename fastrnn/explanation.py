@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from .call import PLANS, Choice
 from .cell_modules import ONE_STEP, _Cell
 from .chips import cooperative_plans, resident_plans
 from .conversion import REPLACED_BY
 from .cudnn import algorithms
-from .dispatch import PLANS, Choice, obstacles, require_torch_nn
+from .dispatch import require_torch_nn
 from .kernels.cooperative_plans import slab_of, traffic
 from .modules import _Recurrent
+from .obstacles import obstacles
 
 
 @dataclass(frozen=True)

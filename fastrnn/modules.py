@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .call import TORCH_NN
 from .describe import describe, missing, mixed, weights_problem
-from .dispatch import TORCH_NN, choose, forced_engine, require_torch_nn
+from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, indices, integers, run
 from .kernels.cell import CELLS
 from .lengths import by_packing, check, without_padding

@@ -11,19 +11,11 @@ from torch.nn.utils.rnn import pack_sequence
 
 import fastrnn
 from fastrnn import torch_engine
-from fastrnn.dispatch import (
-    ENGINES,
-    PLANS,
-    TORCH_PLANS,
-    TRITON_PLANS,
-    Call,
-    Choice,
-    choose,
-    forced_engine,
-    obstacles,
-)
+from fastrnn.call import ENGINES, PLANS, TORCH_PLANS, TRITON_PLANS, Call, Choice
+from fastrnn.dispatch import choose, forced_engine
 from fastrnn.kernels.cell import CELLS, GRU, LSTM
 from fastrnn.kernels.plans import Chip
+from fastrnn.obstacles import obstacles
 
 AUTOCAST = "autocast is on"
 TRANSFORM = "a torch.func transform is at work"

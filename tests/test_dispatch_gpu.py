@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fastrnn import chips, cudnn
-from fastrnn.dispatch import TRITON_PLANS, Call, choose, obstacles
+from fastrnn.call import TRITON_PLANS, Call
+from fastrnn.dispatch import choose
 from fastrnn.kernels.cell import CELLS, GRU, LSTM
 from fastrnn.kernels.plans import Chip
+from fastrnn.obstacles import obstacles
 
 pytest.importorskip("triton", reason="needs Triton")
 H200 = Chip("sm_90", 132, 232448)

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 import fastrnn
-from fastrnn import chips, dispatch
+from fastrnn import chips, obstacles
+from fastrnn.call import PLANS
+from fastrnn.kernels.cooperative_plans import CooperativePlan
 from fastrnn.kernels.plans import SHARED, Chip, Plan
 from tests.contract import (
     DOUBLE,
@@ -60,7 +62,7 @@ def test_transforms(engine, device):
 
 @every_engine
 def test_without_triton(engine, monkeypatch):
-    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+    monkeypatch.setattr(obstacles, "has_triton", lambda: False)
     model = fastrnn.GRU(3, 6)
     (reason,) = refused(engine, lambda: model(torch.zeros(4, 2, 3)))
     assert reason == "Triton is not installed"
@@ -69,7 +71,7 @@ def test_without_triton(engine, monkeypatch):
 
 @every_engine
 def test_on_a_cpu_without_the_interpreter(engine, monkeypatch):
-    monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    monkeypatch.setattr(obstacles, "INTERPRETED", False)
     model = fastrnn.GRU(3, 6)
     (reason,) = refused(engine, lambda: model(torch.zeros(4, 2, 3)))
     assert "TRITON_INTERPRET=1" in reason
@@ -137,7 +139,7 @@ def test_programs_that_cannot_run_together(case, device, monkeypatch):
 
 @every_engine
 def test_all_reasons_at_once(engine, monkeypatch):
-    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+    monkeypatch.setattr(obstacles, "has_triton", lambda: False)
     model = fastrnn.LSTM(3, 6, proj_size=2, dtype=DOUBLE)
     x = torch.zeros(4, 2, 3, dtype=DOUBLE)
     reasons = refused(engine, lambda: model(x))
@@ -246,12 +248,40 @@ def test_an_explanation_of_the_kernels(device, monkeypatch):
         assert "5 of 12 tiles of W_hh stay in shared memory" in line
         assert line in str(found)
     assert len(inference.details) == 1
-    assert set(found.against) == set(dispatch.PLANS) - {"resident"}
+    assert set(found.against) == set(PLANS) - {"resident"}
     assert found.against["step"] == []
     with fastrnn.use_engine("step"):
         found = fastrnn.explain(model, x)
     assert found.name == "step"
     assert not found.details
+
+
+def test_an_explanation_of_programs_that_share_a_layer(device, monkeypatch):
+    plan = CooperativePlan(16, 2, 16, 64, 1, 1, 4, groups=3)
+    monkeypatch.setattr(
+        chips, "_cooperative_plans", lambda *args: (plan, plan if args[-1] else None)
+    )
+    model = fastrnn.GRU(3, 200, bidirectional=True, device=device)
+    x = torch.zeros(9, 100, 3, device=device)
+    with fastrnn.use_engine("cooperative"):
+        found = fastrnn.explain(model, x)
+        with torch.no_grad():
+            inference = fastrnn.explain(model, x)
+    assert (found.engine, found.plan, found.name) == ("triton", "cooperative", "cooperative")
+    first, held, _, held_back, *cudnn = found.details
+    assert "forward: 13 slices of 16 hidden units, 3 groups x 2 directions: 78 programs" in first
+    assert "2 x 16 sequences a group at a time, 2 walks through time" in first
+    # Of three gates in twelve tiles one is kept; 200 numbers of 16 sequences come from the others.
+    kept, all_ = 3 * 16 * 200 * 4 // 12, 3 * 16 * 200 * 4
+    assert f"each holds {kept} of {all_} bytes of W_hh; 2 exchanges a step of 12800 bytes" in held
+    least = 4 * (kept / 128 + (all_ - kept + 12800) / 64)
+    assert f"at least {round(least)} cycles" in held
+    assert "exchanges a step of 38400 bytes" in held_back
+    assert cudnn == [
+        f"        cuDNN {way}: a matrix product and a kernel for the gates in each step"
+        for way in ("forward", "back")
+    ]
+    assert inference.details == [*found.details[:2], cudnn[0]]
 
 
 def test_an_explanation_of_a_detour_over_packing():

@@ -11,7 +11,7 @@ import pytest
 triton = pytest.importorskip("triton", reason="needs Triton")
 compiling = pytest.importorskip("benchmarks.compiling", reason="needs Triton")
 
-from benchmarks import plans, sweep, tune  # noqa: E402
+from benchmarks import cooperative_sweep, plans, sweep, tune  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.compiling import Needs, in_compiler  # noqa: E402
 from benchmarks.plans import read_report  # noqa: E402
@@ -118,6 +118,51 @@ def instructions(row):
 @pytest.mark.parametrize(("family", "cell", "way"), sorted({row[:3] for row in ROWS}))
 def test_every_plan_fits(family, cell, way):
     assert in_compiler(problems, family, cell, way) == []
+
+
+def tightest(family, cell):
+    """Of the rows for a cell, way and precision the one with the fewest registers left; anew."""
+    lines = {}
+    for line in read_report(plans.KINDS["cooperative"])[1]:
+        if line.row[:2] == (family, cell):
+            known = lines.setdefault(line.row[2:4], line)
+            lines[line.row[2:4]] = max(known, line, key=lambda line: line.needs.registers)
+    rows = [line.row for line in lines.values()]
+    return [[row, cooperative_sweep.measure(row)] for row in rows]
+
+
+COOPERATIVE_KINDS = sorted({row[:2] for row in COOPERATIVE_ROWS})
+
+
+@pytest.mark.parametrize(("family", "cell"), COOPERATIVE_KINDS)
+def test_the_tightest_plans_fit(family, cell):
+    """All of them take a while: `python -m benchmarks plans --check`."""
+    seen = in_compiler(tightest, family, cell)
+    assert seen
+    for row, used in seen:
+        row, used = cooperative_plans.CooperativeRow(*row), Needs(*used)
+        assert cooperative_sweep.fits(row, used), (row, used)
+        assert used.instruction != "fma", row
+
+
+@pytest.mark.parametrize("engine", plans.KINDS)
+def test_the_report_finds_that_every_plan_fits(engine):
+    kind = plans.KINDS[engine]
+    for row, used in read_report(kind)[1]:
+        assert kind.sweep.fits(row, used), row
+
+
+def test_every_family_has_plans_for_large_layers_in_half_and_tf32():
+    assert {row.family for row in COOPERATIVE_ROWS} == {"sm_80", "sm_90", "sm_100"}
+    for family, cell, way in itertools.product(("sm_80", "sm_90", "sm_100"), CELLS, sweep.WAYS):
+        chip = Chip(family, cooperative_sweep.PROGRAMS[family], SHARED[family])
+        for precision, H in (("half", 1024), ("tf32", 768)):
+            for D, B in itertools.product((1, 2), (1, 16, 64, 999)):
+                found = cooperative_plans.cooperative_plan(
+                    chip, CELLS[cell], way, precision, H, B, D
+                )
+                assert found is not None, (family, cell, way, precision, H, B, D)
+                assert found.slices(H) * found.groups * D <= chip.sms
 
 
 def elsewhere():
@@ -391,6 +436,29 @@ def test_tuning_takes_the_fastest(device, tmp_path, capsys):
         (rows[0].family, cell, way, "tf32", 32) for cell in ("LSTM", "RNN") for way in sweep.WAYS
     }
     assert "kept" in capsys.readouterr().out
+
+
+def test_tuning_of_programs_that_share_a_layer(device, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "tuned.csv"
+    for name, few in (("BLOCK_H", (64,)), ("BLOCK_K", (128,)), ("BATCHES", {8: ((8, 1),)})):
+        monkeypatch.setattr(cooperative_sweep, name, few)
+    few = ["--cell", "RNN", "--way", "forward", "--precision", "half", "--batch", "2"]
+    size = ["--steps", "2", "--units", "128", "--device", device, "--output", str(path)]
+    assert main(["tune", "--engine", "cooperative", *few, *size]) == 0
+    (row,) = read(path, cooperative_plans.CooperativeRow)
+    assert row[1:8] == ("RNN", "forward", "half", 128, 8, 1, 64)
+    assert "kept" in capsys.readouterr().out
+
+
+def test_the_fastest_for_each_share_and_batch():
+    row = COOPERATIVE_ROWS[0]
+    seconds = {(16, 8, 1): 3.0, (16, 8, 2): 2.0, (16, 16, 1): 1.0, (32, 8, 1): 5.0}
+    timed = [
+        tune.Timed(row._replace(block_h=h, block_b=b, tiles=n), s)
+        for (h, b, n), s in seconds.items()
+    ]
+    kept = [(row.block_h, row.block_b, row.tiles) for row in tune.choose_cooperative(timed)]
+    assert sorted(kept) == [(16, 8, 1), (16, 16, 1), (32, 8, 1)]
 
 
 def test_a_smaller_block_has_to_be_faster():

@@ -1,0 +1,48 @@
+"""The fastest plan on a GPU, as far as is known."""
+
+from .call import by_torch, by_triton
+from .chips import cooperative_plans
+from .cudnn import STANDARD, algorithms
+from .obstacles import obstacles
+
+# What is expected of the kernels on a GPU, before the first measurement. By its own account cuDNN
+# walks through a whole sequence in one launch for small H and in few other cases (`cudnn.py`), for
+# one direction and layer at a time; else it takes two launches for each step.
+UNTIMED = "expected to be faster, not timed on a GPU yet"
+RESIDENT = by_triton("resident", f"W_hh fits on the chip ({UNTIMED})")
+COOPERATIVE = by_triton(
+    "cooperative",
+    f"W_hh fits on the multiprocessors together, where cuDNN reads it in each step ({UNTIMED})",
+)
+ONE_STEP = by_triton("step", f"a single step: one kernel for all of the gate math ({UNTIMED})")
+RAGGED = by_triton("step", f"sequences of different lengths: no detour over packing ({UNTIMED})")
+ONE_KERNEL = by_torch("aten", "cuDNN, too, takes all steps in one kernel here")
+FEW = by_torch("aten", "few steps: W_hh would hardly be read more often than it is put on the chip")
+CROWD = by_torch(
+    "aten", "so many sequences would take several walks through time; cuDNN's products are large"
+)
+LARGE = "{reason}; over whole batches of sequences cuDNN takes as few launches for each step"
+
+
+def fastest_on_gpu(call):
+    """The Choice for a call on CUDA."""
+    if not obstacles("resident", call):
+        return RESIDENT
+    reasons = obstacles("step", call)
+    if reasons:
+        return by_torch("aten", "; ".join(reasons))
+    if call.T == 1:
+        return ONE_STEP
+    reasons = obstacles("cooperative", call)
+    one_walk = not reasons and all(
+        plan is None or plan.chunks(call.B) <= plan.groups for plan in cooperative_plans(call)
+    )
+    if call.packed or call.lengths:
+        return COOPERATIVE if one_walk else RAGGED
+    if reasons:
+        return by_torch("aten", LARGE.format(reason=reasons[0]))
+    if STANDARD not in algorithms(call):
+        return ONE_KERNEL
+    if call.T < 8:
+        return FEW
+    return COOPERATIVE if one_walk else CROWD
