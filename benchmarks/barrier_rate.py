@@ -5,21 +5,21 @@ import triton
 import triton.language as tl
 
 from benchmarks import clock
-from fastrnn.cooperation import LOOKS, LOOKS_AT_FIRST
+from fastrnn.cooperation import PATIENCE, PATIENCE_AT_FIRST
 from fastrnn.kernels import barrier
-from fastrnn.kernels.barrier import arrive, sign_in, wait
+from fastrnn.kernels.barrier import arrive, sign_in, spoiled, wait
 
 ROUNDS, TRIALS = 2000, 5
 
 
-@triton.jit(do_not_specialize=["rounds", "looks_at_first", "looks"])
-def rounds_kernel(counters_ptr, vain_ptr, rounds, looks_at_first, looks, SIZE: tl.constexpr):
+@triton.jit(do_not_specialize=["rounds", "patience_at_first", "patience"])
+def rounds_kernel(counters_ptr, vain_ptr, rounds, patience_at_first, patience, SIZE: tl.constexpr):
     """All programs of the launch wait for one another so many times."""
     counters = sign_in(counters_ptr, 0, 1, SIZE)
-    vain = tl.load(counters_ptr).to(tl.int32)
+    vain = spoiled(counters_ptr)
     for n in range(rounds):
-        patience = tl.where(n == 0, looks_at_first, looks)
-        vain = wait(counters_ptr, counters[0], n, SIZE, patience, vain, vain_ptr)
+        microseconds = tl.where(n == 0, patience_at_first, patience)
+        vain = wait(counters_ptr, counters[0], n, SIZE, microseconds, vain, vain_ptr)
         arrive(counters[0][0])
 
 
@@ -30,7 +30,7 @@ def seconds(multiprocessors: int) -> float:
 
     def launch():
         rounds_kernel[(multiprocessors,)](
-            counters, vain, ROUNDS, LOOKS_AT_FIRST, LOOKS, multiprocessors,
+            counters, vain, ROUNDS, PATIENCE_AT_FIRST, PATIENCE, multiprocessors,
             num_warps=4, launch_cooperative_grid=True,
         )  # fmt: skip
 

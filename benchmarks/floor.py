@@ -5,11 +5,9 @@ from typing import NamedTuple
 
 from benchmarks.cases import Case
 from benchmarks.problem import DTYPES
+from fastrnn.kernels.cooperative_plans import CACHE_RATE, SHARED_RATE
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-# Bytes that one multiprocessor reads in a cycle: from its shared memory, and of the state that
-# others have written, from the second-level cache.
-SHARED_RATE, EXCHANGE_RATE = 128, 64
 
 
 class Constants(NamedTuple):
@@ -116,4 +114,4 @@ def _exchange(case: Case, cell: str, size: int, constants: Constants) -> float:
     group = ceil(weights / constants.shared_bytes)
     groups = max(1, constants.multiprocessors // (group * directions))
     share = ceil(case.B / groups)
-    return constants.barrier + share * width * size / EXCHANGE_RATE / constants.clock
+    return constants.barrier + share * width * size / CACHE_RATE / constants.clock

@@ -58,7 +58,10 @@ def _launches_together(index):
     """Whether a CUDA device has cooperative launches."""
     index = torch.cuda.current_device() if index is None else index
     # torch does not pass this on. 95: CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH.
-    library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
     value, handle = ctypes.c_int(), ctypes.c_int()
     failed = library.cuDeviceGet(ctypes.byref(handle), index)
     failed = failed or library.cuDeviceGetAttribute(ctypes.byref(value), 95, handle)

@@ -3,6 +3,7 @@
 from .call import by_torch, by_triton
 from .chips import cooperative_plans
 from .cudnn import STANDARD, algorithms
+from .kernels.cooperative_plans import slab_of, traffic
 from .obstacles import obstacles
 
 # What is expected of the kernels on a GPU, before the first measurement. By its own account cuDNN
@@ -18,6 +19,10 @@ ONE_STEP = by_triton("step", f"a single step: one kernel for all of the gate mat
 RAGGED = by_triton("step", f"sequences of different lengths: no detour over packing ({UNTIMED})")
 ONE_KERNEL = by_torch("aten", "cuDNN, too, takes all steps in one kernel here")
 FEW = by_torch("aten", "few steps: W_hh would hardly be read more often than it is put on the chip")
+UNALIGNED = by_torch(
+    "aten", "H numbers are no multiple of 16 bytes, so kernels would read them slowly"
+)
+REREAD = by_torch("aten", "not all of W_hh fits on the multiprocessors together")
 CROWD = by_torch(
     "aten", "so many sequences would take several walks through time; cuDNN's products are large"
 )
@@ -33,16 +38,26 @@ def fastest_on_gpu(call):
         return by_torch("aten", "; ".join(reasons))
     if call.T == 1:
         return ONE_STEP
-    reasons = obstacles("cooperative", call)
-    one_walk = not reasons and all(
-        plan is None or plan.chunks(call.B) <= plan.groups for plan in cooperative_plans(call)
-    )
+    shared_out = _shared_out(call)
     if call.packed or call.lengths:
-        return COOPERATIVE if one_walk else RAGGED
+        return COOPERATIVE if shared_out is COOPERATIVE else RAGGED
+    return ONE_KERNEL if STANDARD not in algorithms(call) else shared_out
+
+
+def _shared_out(call):
+    """`cooperative`, if that is expected to be the fastest; else why not."""
+    reasons = obstacles("cooperative", call)
     if reasons:
         return by_torch("aten", LARGE.format(reason=reasons[0]))
-    if STANDARD not in algorithms(call):
-        return ONE_KERNEL
     if call.T < 8:
         return FEW
-    return COOPERATIVE if one_walk else CROWD
+    if call.H * call.dtype.itemsize % 16:
+        return UNALIGNED
+    for way, plan in zip(("forward", "backward"), cooperative_plans(call), strict=True):
+        if plan is None:
+            continue
+        if plan.chunks(call.B) > plan.groups:
+            return CROWD
+        if traffic(plan, slab_of(call.cell, way, call.H), call.precision).streamed:
+            return REREAD
+    return COOPERATIVE

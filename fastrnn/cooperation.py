@@ -11,9 +11,11 @@ import torch
 from .chips import INTERPRETED, refused
 from .kernels import barrier, cooperative
 
-# How often a program looks for the others before it gives up, some 0.7 µs each time: for about a
-# second. Before the first step, when a busy GPU may not have started all of them: about a minute.
-LOOKS, LOOKS_AT_FIRST = 1 << 20, 1 << 26
+# µs that a program waits for the others before it gives up: half a second. Before the first step,
+# when a busy GPU may not have started all of them: a minute.
+PATIENCE, PATIENCE_AT_FIRST = 500_000, 60_000_000
+# What CUDA says if it can't run all programs of a launch at the same time.
+REFUSALS = ("too many blocks in cooperative launch", "operation not supported")
 
 
 def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows):
@@ -57,7 +59,7 @@ def _run(launch, plan, first, last, shape, count, device):
         try:
             launch(first, last, (0, count), _waiting(device, plan, shape[0], shape[2]))
         except RuntimeError as error:
-            if "cooperative" not in str(error):
+            if not any(refusal in str(error) for refusal in REFUSALS):
                 raise
             refused(device)
         else:
@@ -76,29 +78,31 @@ def _waiting(device, plan, D, H):
     else:
         stream = torch.cuda.current_stream(device).cuda_stream
         counters = _counters(device, stream, plan.slices(H), slots)
-    return cooperative.Waiting(counters, _vain(device), LOOKS_AT_FIRST, LOOKS)
+    return cooperative.Waiting(counters, _vain(device), PATIENCE_AT_FIRST, PATIENCE)
 
 
 @cache
 def _counters(device, stream, size, slots):
     """For launches that follow one another, of groups of so many programs."""
-    return torch.zeros(slots, dtype=torch.int64, device=device)
+    with torch.inference_mode(False):
+        return torch.zeros(slots, dtype=torch.int64, device=device)
 
 
 @cache
 def _vain(device):
     """Where programs leave word, in memory that both sides see, so that nobody has to wait."""
-    return torch.zeros(1, dtype=torch.int32, pin_memory=True)
+    with torch.inference_mode(False):
+        return torch.zeros(1, dtype=torch.int32, pin_memory=True)
 
 
 def _check(device):
-    step = _vain(device).item() - 1
-    if step < 0:
+    exchange = _vain(device).item() - 1
+    if exchange < 0:
         return
     _vain(device).zero_()
     _counters.cache_clear()
     raise RuntimeError(
         f"in an earlier call of fastrnn's engine 'cooperative' on {device}, programs waited in "
-        f"vain for others of the same layer at step {step}; the results of that call are NaN. "
-        "fastrnn.use_engine('step') does without waiting"
+        f"vain for others of the same layer at exchange {exchange}; the results of that call and "
+        "of those after it are NaN. fastrnn.use_engine('step') does without waiting"
     )

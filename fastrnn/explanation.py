@@ -14,6 +14,8 @@ from .kernels.cooperative_plans import slab_of, traffic
 from .modules import _Recurrent
 from .obstacles import obstacles
 
+WAYS = ("forward", "back")
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -94,14 +96,17 @@ def _details(call, choice):
         return [_resident(call, *planned) for planned in _planned(resident_plans(call))]
     if choice.plan == "cooperative":
         lines = [line for p in _planned(cooperative_plans(call)) for line in _cooperative(call, *p)]
-        ways = zip(("forward", "back"), algorithms(call), strict=False)
-        return [*lines, *(f"        cuDNN {way}: {text}" for way, text in ways)]
-    return []
+        return lines + _cudnn(call)
+    return _cudnn(call) if choice.plan == "aten" and call.device == "cuda" else []
+
+
+def _cudnn(call):
+    ways = algorithms(call)
+    return [f"        cuDNN {way}: {text}" for way, text in zip(WAYS, ways, strict=False)]
 
 
 def _planned(plans):
-    ways = zip(("forward", "back"), plans, strict=True)
-    return [(way, plan) for way, plan in ways if plan is not None]
+    return [(way, plan) for way, plan in zip(WAYS, plans, strict=True) if plan is not None]
 
 
 def _resident(call, way, plan):
@@ -115,7 +120,7 @@ def _resident(call, way, plan):
 
 
 def _cooperative(call, way, plan):
-    slab = slab_of(call.cell, "forward" if way == "forward" else "backward", call.H)
+    slab = slab_of(call.cell, "backward" if way == "back" else way, call.H)
     read = traffic(plan, slab, call.precision)
     slices = plan.slices(call.H)
     walks = -(-plan.chunks(call.B) // plan.groups)
@@ -123,10 +128,10 @@ def _cooperative(call, way, plan):
         f"        {way}: {slices} slices of {plan.block_h} hidden units, {plan.groups} groups x "
         f"{call.directions} directions: {slices * plan.groups * call.directions} programs of "
         f"{plan.warps} warps for {call.chip.sms} multiprocessors; {plan.tiles} x {plan.block_b} "
-        f"sequences a group at a time, {walks} walks through time",
+        f"sequences a group at a time, walks through time: {walks}",
         f"        {' ' * len(way)}  each holds {read.kept} of {read.kept + read.streamed} bytes of "
-        f"W_hh; {plan.tiles} exchanges a step of {read.exchanged} bytes, so a step takes at least "
-        f"{round(walks * plan.tiles * read.cycles)} cycles and {walks} waits",
+        f"W_hh; exchanges a step: {walks * plan.tiles}, of {read.exchanged} bytes; to read all "
+        f"that takes some {round(walks * plan.tiles * read.cycles)} cycles",
     ]
 
 

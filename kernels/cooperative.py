@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .barrier import arrive, sign_in, wait
+from .barrier import arrive, sign_in, spoiled, wait
 from .cooperative_plans import slab_of
 from .device import constants, of_products, on_device, pair
 from .slab import keep_slab, load_columns, products
@@ -89,7 +89,7 @@ def _store_states(
             store_tile(ptrs[s], states[j][s], units, sequences, b < B, H)
 
 
-@triton.jit(do_not_specialize=["T", "B", "N", "begin", "end", "looks_at_first", "looks"])
+@triton.jit(do_not_specialize=["T", "B", "N", "begin", "end", "patience_at_first", "patience"])
 def forward_kernel(
     x_ptr,  # [D, N, SLOTS, H], the input side of the gates in the last slots
     saved_ptr,  # the same, or None
@@ -111,8 +111,8 @@ def forward_kernel(
     N,
     begin,
     end,
-    looks_at_first,
-    looks,
+    patience_at_first,
+    patience,
     FORWARD: tl.constexpr,
     GATES: tl.constexpr,
     SAVED: tl.constexpr,
@@ -144,7 +144,7 @@ def forward_kernel(
     vain = 0
     if counters_ptr is not None:
         counters = sign_in(counters_ptr, d * groups + group, TILES, SLICES)
-        vain = tl.load(counters_ptr).to(tl.int32)
+        vain = spoiled(counters_ptr)
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
@@ -177,9 +177,9 @@ def forward_kernel(
                         # Triton 3.9 would not know that of itself.
                         source = tl.multiple_of(source, 16)
                 if counters_ptr is not None:
-                    patience = tl.where(arrived == 0, looks_at_first, looks)
+                    microseconds = tl.where(arrived == 0, patience_at_first, patience)
                     vain = wait(
-                        counters_ptr, counters[j], arrived, SLICES, patience, vain, vain_ptr
+                        counters_ptr, counters[j], arrived, SLICES, microseconds, vain, vain_ptr
                     )
                 h = load_columns(source, has_source, dtype, PRECISION, H, BLOCK_K, COLUMNS, PARTS)
                 product = products(
@@ -209,7 +209,7 @@ def forward_kernel(
         _store_states(after_ptrs, state, units, tiles, B, STATES, H, TILES)
 
 
-@triton.jit(do_not_specialize=["T", "B", "N", "begin", "end", "looks_at_first", "looks"])
+@triton.jit(do_not_specialize=["T", "B", "N", "begin", "end", "patience_at_first", "patience"])
 def backward_kernel(
     saved_ptr,  # [D, N, SLOTS, H], or None if nothing is saved
     dgates_ptr,  # the same
@@ -232,8 +232,8 @@ def backward_kernel(
     N,
     begin,
     end,
-    looks_at_first,
-    looks,
+    patience_at_first,
+    patience,
     BACKWARD: tl.constexpr,
     GATES: tl.constexpr,
     SAVED: tl.constexpr,
@@ -265,7 +265,7 @@ def backward_kernel(
     vain = 0
     if counters_ptr is not None:
         counters = sign_in(counters_ptr, d * groups + group, TILES, SLICES)
-        vain = tl.load(counters_ptr).to(tl.int32)
+        vain = spoiled(counters_ptr)
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
@@ -294,9 +294,9 @@ def backward_kernel(
                 source = rows_at(t_product, b, B, offsets_ptr) + tl.cast(d, tl.int64) * N
                 has_source = (t_product < lengths) & (step > 0)
                 if counters_ptr is not None:
-                    patience = tl.where(arrived == 0, looks_at_first, looks)
+                    microseconds = tl.where(arrived == 0, patience_at_first, patience)
                     vain = wait(
-                        counters_ptr, counters[j], arrived, SLICES, patience, vain, vain_ptr
+                        counters_ptr, counters[j], arrived, SLICES, microseconds, vain, vain_ptr
                     )
                 dgates = load_columns(
                     dgates_ptr + source * (SLOTS * H), has_source, dtype, PRECISION, GATES * H,
@@ -330,14 +330,14 @@ class Waiting(NamedTuple):
     """What programs need to wait for one another.
 
     counters: int64, as many as `barrier.slots` says; vain: int32, in memory that the host sees, not
-    zero once a program has waited in vain; how often a program looks before it gives up, before the
-    first step and before the others.
+    zero once a program has waited in vain; how many µs a program waits before it gives up, before
+    the first step and before the others.
     """
 
     counters: Tensor
     vain: Tensor
-    looks_at_first: int
-    looks: int
+    patience_at_first: int
+    patience: int
 
 
 def forward(
@@ -384,11 +384,11 @@ def backward(
 
 def _launch(kernel, plan, slab, H, D, rows, steps, waiting, *arguments, **constants):
     chunks, together = plan.chunks(rows.B), {}
-    counters, vain, *looks = waiting or (None, None, 0, 0)
+    counters, vain, *patience = waiting or (None, None, 0, 0)
     if waiting is not None:
         chunks, together = plan.groups, {"launch_cooperative_grid": True}
     kernel[plan.slices(H) * chunks, D](
         *arguments, rows.lengths, rows.offsets, counters, vain, rows.T, rows.B, rows.N, *steps,
-        *looks, **constants, H=H, **plan.constants(slab), num_warps=plan.warps, num_stages=1,
+        *patience, **constants, H=H, **plan.constants(slab), num_warps=plan.warps, num_stages=1,
         **together,
     )  # fmt: skip

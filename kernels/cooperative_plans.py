@@ -12,9 +12,11 @@ from .plans import SHARED, read, shared_rows
 
 TABLE = Path(__file__).with_name("cooperative.csv")
 BYTES = {"half": 2, "tf32": 4, "tf32x3": 4, "ieee": 4}
-# Of a multiprocessor, bytes a cycle: from its shared memory, and from the second-level cache.
+# Of a multiprocessor, bytes a cycle: from its shared memory, and (a round number) from the
+# second-level cache.
 SHARED_RATE, CACHE_RATE = 128, 64
-# Cycles: until what a program has stored is seen by all others, and a program's own of each step.
+# Cycles, guessed and not measured: until what a program has stored is seen by all others, and what
+# each step costs besides.
 EXCHANGE, STEP = 2000, 800
 
 
@@ -126,7 +128,7 @@ class Traffic(NamedTuple):
 
     @property
     def cycles(self):
-        """The least that reading them takes."""
+        """What reading them takes, one after the other."""
         return self.kept / SHARED_RATE + (self.streamed + self.exchanged) / CACHE_RATE
 
 

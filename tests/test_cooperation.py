@@ -85,11 +85,30 @@ def test_an_error_names_the_device_and_the_step(vain):
     cooperation._check(device)
     assert cooperation._counters(device, 0, 2, 32) is counters
     vain.fill_(5)
-    with pytest.raises(RuntimeError, match=r"on cpu, programs waited in vain .* at step 4;"):
+    with pytest.raises(RuntimeError, match=r"on cpu, programs waited in vain .* at exchange 4;"):
         cooperation._check(device)
     assert cooperation._counters(device, 0, 2, 32) is not counters
     cooperation._check(device)
     cooperation._counters.cache_clear()
+
+
+def test_what_inference_mode_made_serves_outside(monkeypatch):
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *s, pin_memory=False, **kw: zeros(*s, **kw))
+    device = torch.device("cpu")
+    for cached in (cooperation._vain, cooperation._counters):
+        cached.cache_clear()
+    with torch.inference_mode():
+        word = cooperation._vain(device)
+        cooperation._counters(device, 0, 2, 32)
+    assert not word.is_inference()
+    word.fill_(1)
+    with pytest.raises(RuntimeError, match="in vain"):
+        cooperation._check(device)
+    cooperation._check(device)
+    assert not cooperation._counters(device, 0, 2, 32).is_inference()
+    for cached in (cooperation._vain, cooperation._counters):
+        cached.cache_clear()
 
 
 def test_an_error_comes_before_any_launch(vain, device, monkeypatch):

@@ -108,8 +108,8 @@ class Programs:
 
     def wait(self, text, constraints, values, *rest):
         """What the assembly in `barrier.py` does."""
-        counter, count, looks = (value.data.item() for value in values)
-        for _ in range(looks):
+        counter, count, nanoseconds = (value.data.item() for value in values)
+        for _ in range(nanoseconds // 1000):  # as if a turn took so long
             if ctypes.c_int64.from_address(counter).value >= count:
                 break
             self.turn()
@@ -128,7 +128,7 @@ def together(programs, monkeypatch):
     """Launches whose programs can wait for one another: on a GPU as they are."""
     cooperation._counters.cache_clear()
     if GPU:
-        monkeypatch.setattr(cooperation, "LOOKS_AT_FIRST", cooperation.LOOKS)
+        monkeypatch.setattr(cooperation, "PATIENCE_AT_FIRST", cooperation.PATIENCE)
     else:
         take_turns(programs, monkeypatch)
     yield
@@ -160,8 +160,8 @@ def take_turns(programs, monkeypatch):
     vain = torch.zeros(1, dtype=torch.int32)
     monkeypatch.setattr(cooperation, "_vain", lambda device: vain)
     monkeypatch.setattr(cooperation, "INTERPRETED", False)
-    monkeypatch.setattr(cooperation, "LOOKS", 10_000)
-    monkeypatch.setattr(cooperation, "LOOKS_AT_FIRST", 10_000)
+    monkeypatch.setattr(cooperation, "PATIENCE", 10_000)
+    monkeypatch.setattr(cooperation, "PATIENCE_AT_FIRST", 10_000)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda d: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
 
@@ -261,7 +261,7 @@ def spoiled(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(cooperation, "_counters", counters)
             if not GPU:
-                patch.setattr(cooperation, "LOOKS_AT_FIRST", 100)
+                patch.setattr(cooperation, "PATIENCE_AT_FIRST", 100)
             made = run(*args)
             if GPU:
                 torch.cuda.synchronize()
@@ -295,7 +295,7 @@ def test_waiting_in_vain(cell, device, spoiled):
     assert all(made.isnan().all() for made in forward())
     assert vain.item() == 0
     vain.fill_(3)
-    with pytest.raises(RuntimeError, match=f"on {place}, .* waited in vain .* at step 2;"):
+    with pytest.raises(RuntimeError, match=f"on {place}, .* waited in vain .* at exchange 2;"):
         forward()
     assert all(map(torch.equal, forward(), expected))
 
@@ -341,6 +341,24 @@ def test_equal_bits_while_the_gpu_is_busy(large, device):
         if k % 50 == 49:  # the host is not to get far ahead
             torch.cuda.synchronize()
     assert not differs
+
+
+@on_gpu
+def test_two_layers_at_the_same_time(large, device):
+    """On streams of different priority; neither starts with only a part of its programs."""
+    model, x = large
+    call = by_engine("cooperative")
+    streams = [torch.cuda.Stream(), torch.cuda.Stream(priority=-1)]
+    expected = exercise(model, x, None, call)
+    torch.cuda.synchronize()
+    seen = []
+    for k in range(200):
+        with torch.cuda.stream(streams[k % 2]):
+            seen.append(tensors(call(model, x, None))[0].detach())
+        if k % 20 == 19:
+            torch.cuda.synchronize()
+            assert all(torch.equal(output, expected["result 0"]) for output in seen)
+            seen.clear()
 
 
 @on_gpu

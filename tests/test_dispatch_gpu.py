@@ -62,14 +62,10 @@ def test_a_small_layer_stays_on_chip(cell, precision, differentiable, form):
 @pytest.mark.parametrize("directions", [1, 2])
 def test_a_large_layer_is_shared_out(cell, precision, differentiable, form, directions):
     dtype = torch.bfloat16 if precision == "half" else torch.float32
-    fields = {
-        "cell": cell,
-        "precision": precision,
-        "dtype": dtype,
-        "directions": directions,
-        **form,
-    }
-    call = changed(differentiable=differentiable, H=LARGE, **fields)
+    # All of W_hh has to fit, and in every direction.
+    H = LARGE if precision == "half" and directions == 1 else LARGE // 2
+    kind = {"cell": cell, "precision": precision, "dtype": dtype, "directions": directions}
+    call = changed(differentiable=differentiable, H=H, **kind, **form)
     choice = choose(call, "auto")
     assert choice.name == "cooperative"
     assert "not timed on a GPU yet" in choice.reason
@@ -105,6 +101,25 @@ def test_where_one_walk_through_time_does_not_do():
     assert choose(crowd, "auto").name == "torch.aten"
     assert choose(crowd._replace(packed=True), "auto").name == "step"
     assert choose(crowd._replace(T=4, B=16), "auto").name == "torch.aten"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"T": 7}, "few steps"),
+        ({"H": 501}, "no multiple of 16 bytes"),
+        ({"H": 1024, "cell": LSTM, "directions": 2}, "not all of W_hh fits"),
+    ],
+    ids=["steps", "alignment", "rest"],
+)
+def test_what_cooperative_could_but_might_not_do_well(fields, words):
+    call = changed(H=512)._replace(**fields)
+    assert choose(changed(H=512), "auto").name == "cooperative"
+    assert not obstacles("cooperative", call)
+    choice = choose(call, "auto")
+    assert choice.name == "torch.aten"
+    assert words in choice.reason
+    assert choose(call._replace(packed=True), "auto").name == "step"
 
 
 def test_where_cudnn_takes_one_kernel_too():

@@ -153,8 +153,9 @@ def test_the_report_finds_that_every_plan_fits(engine):
 
 
 def test_every_family_has_plans_for_large_layers_in_half_and_tf32():
-    assert {row.family for row in COOPERATIVE_ROWS} == {"sm_80", "sm_90", "sm_100"}
-    for family, cell, way in itertools.product(("sm_80", "sm_90", "sm_100"), CELLS, sweep.WAYS):
+    families = {row.family for row in COOPERATIVE_ROWS}
+    assert families >= {"sm_80", "sm_90", "sm_100"}
+    for family, cell, way in itertools.product(sorted(families), CELLS, sweep.WAYS):
         chip = Chip(family, cooperative_sweep.PROGRAMS[family], SHARED[family])
         for precision, H in (("half", 1024), ("tf32", 768)):
             for D, B in itertools.product((1, 2), (1, 16, 64, 999)):
@@ -269,7 +270,7 @@ def test_a_second_process_finds_the_kernels_of_the_first(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-NUMBERS = ("T", "B", "N", "step", "begin", "end", "looks_at_first", "looks")
+NUMBERS = ("T", "B", "N", "step", "begin", "end", "patience_at_first", "patience")
 
 
 def specialisations():
