@@ -78,6 +78,8 @@ def test_the_table_is_in_order_and_names_nothing_twice():
     assert len({row[:6] for row in ROWS}) == len(ROWS)
     for row in ROWS:
         assert row.units % row.block_h == 0
+    assert sorted(COOPERATIVE_ROWS, key=plans.order) == COOPERATIVE_ROWS
+    assert len(set(COOPERATIVE_ROWS)) == len(COOPERATIVE_ROWS)
 
 
 def test_the_report_is_of_the_table():
