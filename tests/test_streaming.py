@@ -152,7 +152,8 @@ def test_cells(kind, engine, dtype, state, bias, batch, device, monkeypatch):
 
     with launches(monkeypatch) as noted:
         seen = exercise(ours.to(device), *here, call)
-    assert noted == [f"{engine}.forward", f"{engine}.backward"]
+    # Where each step is a launch, `cooperative` has another back, for the gradient of the state.
+    assert list(dict.fromkeys(noted)) == [f"{engine}.forward", f"{engine}.backward"]
     assert_same(on_cpu(seen), on_cpu(expected), referee)
 
 
