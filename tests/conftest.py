@@ -17,6 +17,11 @@ if not GPU:
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """What compiles for minutes goes first, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_plans.py")
+
+
 @pytest.fixture
 def device():
     """Where the kernels of a test run."""
