@@ -215,7 +215,9 @@ def test_each_layer_is_launched_once_each_way(engine, device, monkeypatch):
     """Or each step of it; and nothing when nothing is to be differentiated."""
     module = twins(LSTM, 3, 6, num_layers=2, bidirectional=True)[1].to(device)
     x = some_input("dense", device)[0]
-    count = 2 * (3 if engine == "step" else 1)
+    # `cooperative` takes a launch for each step where programs can't wait for one another.
+    by_steps = engine == "step" or (engine == "cooperative" and device == "cpu")
+    count = 2 * (3 if by_steps else 1)
     with launches(monkeypatch) as noted:
         by_engine(engine)(module, x, None)[0].sum().backward()
     assert noted == [f"{engine}.forward"] * count + [f"{engine}.backward"] * count
