@@ -19,7 +19,7 @@ import torch
 from torch.autograd.function import Function
 
 from . import linear
-from .adjoint import Adjoint, at, gate_gradients, inputs_of, of_direction
+from .adjoint import Adjoint, at, inputs_of, of_direction
 from .folding import vmapped
 from .values import transforming
 
@@ -70,7 +70,9 @@ class Recurrence(Function):
         tensors, (h, *kept) = rest[: len(needs) - 1], rest[len(needs) - 1 :]
         S = len(layer.cell.states)
         dfinal, dstates = d[:S], (dh, *d[S:])
-        if torch.is_grad_enabled() or any(map(_is_batched, (dh, *d))):
+        if any(map(_is_legacy_batched, (dh, *d))):
+            return _one_by_one(lambda dh, *d: Recurrence.backward(ctx, dh, *d), (dh, *d))
+        if torch.is_grad_enabled() or any(map(_is_wrapped, (dh, *d))):
             if ctx.unwatched_x and original.requires_grad:
                 x = _valued(original, x)
             return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
@@ -139,14 +141,9 @@ class Transformed(Function):
 
 def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
     """The gradients of x and `tensors`, so that they can be differentiated and vectorised."""
-    S = len(layer.cell.states)
     state, weights = inputs_of(layer.cell, tensors)
     D = len(weights)
-    if any(map(_is_legacy_batched, (*dstates, *dfinal))):
-        states = (h, *kept[: S - 1])
-        dgates, *dstate = gate_gradients(layer, x, state, weights, states, dstates, dfinal)
-    else:
-        dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)
+    dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)
     dx, dweights = None, []
     for d, (walk, w) in enumerate(zip(layer.walks(D, x.device), weights, strict=True)):
         (h_d,), (initial, *_) = of_direction([h], d, D), at(state, d)
@@ -163,12 +160,29 @@ def _valued(x, values):
         return values + (x - x.detach())
 
 
-def _is_batched(gradient):
-    """Whether it comes from `is_grads_batched` or from torch.func.vmap of a backward pass."""
-    return gradient is not None and (
-        _is_legacy_batched(gradient) or torch._C._functorch.is_functorch_wrapped_tensor(gradient)
-    )
+def _is_wrapped(gradient):
+    """Whether it comes from a torch.func transform of a backward pass."""
+    return gradient is not None and torch._C._functorch.is_functorch_wrapped_tensor(gradient)
 
 
 def _is_legacy_batched(gradient):
+    """Whether it comes from `is_grads_batched`, whose tensors have few of torch's operators."""
     return gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
+def _one_by_one(function, gradients):
+    """`function` of legacy batched gradients: of each in turn."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    batches = [
+        torch._remove_batch_dim(d, level, 0, 0) if _is_legacy_batched(d) else d for d in gradients
+    ]
+    V = next(len(b) for b, d in zip(batches, gradients, strict=True) if b is not d)
+    found = [
+        function(*(b if b is d else b[v] for b, d in zip(batches, gradients, strict=True)))
+        for v in range(V)
+    ]
+    return tuple(
+        None if parts[0] is None else torch._add_batch_dim(torch.stack(parts), 0, level)
+        for parts in zip(*found, strict=True)
+    )
