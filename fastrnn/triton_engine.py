@@ -83,7 +83,8 @@ class Layer(NamedTuple):
                 dgates = gates
             dh = None if dh is None else dh.contiguous()
             dfinal = [None if d is None else d.contiguous() for d in dfinal]
-            tensors = (gates, dgates, w, state, states, dh, dfinal, dstate)
+            dstates = [dh, *(None for _ in others)]
+            tensors = (gates, dgates, w, state, states, dstates, dfinal, dstate)
             if self.plans is None:
                 stepping.backward(cell, rows, *tensors)
             else:
