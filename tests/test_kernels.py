@@ -258,7 +258,7 @@ def test_sequences_do_not_mix(cell, plan, device):
     weights = split(inputs, layer)
     inputs[0].view(3, 5, 2)[1, 2] = math.nan
     states = inputs[1 : 1 + len(cell.states)]
-    h, final, _ = layer.forward(inputs[0], states, weights, keep_all=False)
+    h, final, *_ = layer.forward(inputs[0], states, weights, keep_all=False)
     h = h.view(3, 5, 2, 20)
     spoiled = h.isnan().any(3)
     assert spoiled[:, 2].tolist() == [[False, True], [True, True], [True, False]]
@@ -274,7 +274,7 @@ def test_what_overflows_stays_infinite(plan, device):
     layer = layer_for(CELLS["RNN_RELU"], "dense", plan, 5, [5], device)
     inputs = move([t if t is None else t.abs() for t in tensors_for(layer, 2, 5, 1)], device)
     inputs[2:4] = [1e20 * t for t in inputs[2:4]]
-    h, _, _ = layer.forward(inputs[0], inputs[1:2], split(inputs, layer), keep_all=False)
+    h, *_ = layer.forward(inputs[0], inputs[1:2], split(inputs, layer), keep_all=False)
     assert h.isposinf().any(1).tolist() == [False, True, True, True, True]
     assert not h.isnan().any()
 
