@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from . import onnx_export, torchscript
 from .call import TORCH_NN
 from .describe import describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
@@ -25,8 +26,11 @@ class _Recurrent(nn.RNNBase):
     """What the three modules share. `native` is the class of torch.nn that each replaces."""
 
     native: ClassVar[type[nn.RNNBase]]
+    __prepare_scriptable__ = torchscript.refuse
 
     def forward(self, input, hx=None, *, lengths=None, one_hot=False):
+        if onnx_export.under_way():
+            return onnx_export.sequences(self, input, hx, lengths=lengths, one_hot=one_hot)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._as_torch(input, hx, lengths, one_hot)
         planned = self._planned(input, hx, lengths, one_hot)
