@@ -67,14 +67,23 @@ def sequences(module, input, hx, *, lengths=None, one_hot=False, **others):
 
 def cell(module, input, hx):
     """The forward of a cell: a layer of one step, of a batch of one if there is none."""
-    module.native.forward(module, input, hx)  # for torch.nn's own errors; it leaves no trace
+    states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    if not _fits(module, input, states):
+        return module.native.forward(module, input, hx)  # torch.nn's own error
     mode = module.native.__name__.removesuffix("Cell")
     mode = mode if mode != "RNN" else f"RNN_{module.nonlinearity.upper()}"
     weights = Weights(module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh)
-    states = None if hx is None else tuple(map(_lifted, (hx,) if isinstance(hx, Tensor) else hx))
-    _, final = _layer(mode, _lifted(input), states, None, [weights])
+    _, final = _layer(mode, _lifted(input), tuple(map(_lifted, states)) or None, None, [weights])
     final = [s.squeeze(0) if input.dim() == 2 else s.view(-1) for s in final]
     return tuple(final) if len(final) > 1 else final[0]
+
+
+def _fits(module, input, states):
+    if input.dim() not in (1, 2) or input.shape[-1] != module.input_size:
+        return False
+    shape = (*input.shape[:-1], module.hidden_size)
+    same = all(s.shape == shape and s.dtype == input.dtype for s in states)
+    return same and input.dtype == module.weight_ih.dtype
 
 
 def _lifted(tensor):

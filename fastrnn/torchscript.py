@@ -1,4 +1,4 @@
-"""What torch.jit.script is told. (torch.jit.trace takes the modules, and sees torch.nn's forward.)"""
+"""What torch.jit.script is told; torch.jit.trace takes the modules, by torch.nn's forward."""
 
 
 def refuse(module):
