@@ -26,7 +26,7 @@ GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}
 
 
 def under_way():
-    """Whether torch.onnx.export is tracing; torch.jit.trace, as of its older way, is not meant."""
+    """Whether torch.onnx.export traces the model; in its older way, dynamo=False, it never does."""
     return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
 
 
@@ -55,6 +55,8 @@ def sequences(module, input, hx, options, lengths, resets):
         states = None if states is None else tuple(s.unsqueeze(1) for s in states)
     module.check_input(input, None)
     if states is not None:
+        if module.mode == "LSTM" and len(states) != 2:
+            raise RuntimeError("lstm expects two hidden states")
         module.check_forward_args(input, states if len(states) > 1 else states[0], None)
     x = input.transpose(0, 1) if options.batch_first else input
     x, final = _stack(module.mode, x, states, lengths, weights, options)
