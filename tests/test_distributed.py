@@ -1,5 +1,6 @@
 """Two processes that train together, started by torchrun: see `tests/distributed/`."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def goes_on(model, full, engine):
     """With the optimizer's state, too: the next step is that of the two processes."""
     names = [name for name, _ in model.named_parameters()]
     adam = torch.optim.Adam(model.parameters(), 0.01)
-    state = {n: full["adam"]["state"][name] for n, name in enumerate(names)}
+    moments = copy.deepcopy(full["adam"]["state"])
+    state = {n: moments[name] for n, name in enumerate(names)}
     adam.load_state_dict({**adam.state_dict(), "state": state})
     with fastrnn.use_engine(engine):
         model(batch("cpu", seed=9)).div(2).backward()
