@@ -56,7 +56,10 @@ def sequences(module, input, hx, options, lengths, resets):
 
 
 def stack(mode, x, states, lengths, resets, weights, options):
-    """Results of a stack of layers; x (T, B, ...), states (L*D, B, ...) each or None, resets (T, B)."""
+    """Results of a stack of layers.
+
+    x (T, B, ...), states (L*D, B, ...) each or None, lengths (B,), resets (T, B).
+    """
     L, D, cell = options.num_layers, options.directions, CELLS[mode]
     engine, precision, memory = settings()
     x, states, weights = _cast(x, states, weights)
