@@ -1,50 +1,157 @@
-"""The one autograd.Function: a layer, by loops or by kernels that come with a backward pass."""
+"""A layer that loops or kernels carry out, under autograd, torch.func and forward-mode AD.
+
+All that is known of it here is `layer`: a `bptt.Layer` (one direction, on a CPU) or a
+`triton_engine.Layer` (one or both, in kernels). It has
+
+    forward(x, state, weights, keep_all)  -> h, final states, other states, what else backward needs
+    backward(...)                         -> the gradients of all inputs
+    gate_gradients(...)                   -> only those that take a walk through time
+    walks(D, device), widened(V)          for what torch's own operators do (`linear.py`), and vmap
+
+x is (N, I) or (N,) indices; state one (D, B, H) tensor or None for each of the cell's states;
+weights a `Weights` for each direction; h (N, D*H), and so is c after every step, which is in "other
+states"; final states are (D, B, H), gradients of gates (D, N, slots, H).
+"""
+
+from itertools import chain
 
 import torch
 from torch.autograd.function import Function
 
-from .weights import Weights
+from . import linear
+from .adjoint import Adjoint, at, inputs_of, of_direction
+from .folding import vmapped
+from .values import transforming
+
+
+def recur(layer, x, state, weights, cells=False):
+    """(h, final states, other states) of a layer, differentiable if need be.
+
+    The other states are there if that is needed, or if asked for by `cells`.
+    """
+    tensors = (x, *state, *chain.from_iterable(weights))
+    S = len(layer.cell.states)
+    if transforming():
+        outputs = Transformed.apply(layer, *tensors)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        outputs = Recurrence.apply(layer, *tensors)
+    else:
+        with torch.no_grad():
+            return layer.forward(x, state, weights, keep_all=False, cells=cells)[:3]
+    return outputs[0], outputs[1 : 1 + S], outputs[1 + S : 2 * S]
 
 
 class Recurrence(Function):
-    """h, *final_states = Recurrence.apply(layer, x, *state, *weights).
+    """h, *final, *others = Recurrence.apply(layer, x, *state, *weights), for plain autograd.
 
-    `layer` knows how: `bptt.Layer` (one direction, on a CPU) or `triton_engine.Layer` (one or both,
-    in kernels). x is (rows, I); state one tensor or None for each of the cell's states; weights the
-    fields of `Weights` for each direction.
-
-    The backward pass is written by hand. When it is itself to be differentiated (`create_graph`) or
-    vectorised (`is_grads_batched`), the layer is run again step by step under autograd, so every
-    higher derivative exists.
+    The backward pass is the layer's. Where it is itself to be differentiated (`create_graph`) it is
+    `Adjoint`'s, and products.
     """
 
     @staticmethod
     def forward(ctx, layer, x, *tensors):
-        state, weights = _split(layer.cell, tensors)
-        h, final, saved = layer.forward(x, state, weights, keep_all=True)
+        state, weights = inputs_of(layer.cell, tensors)
+        h, final, others, saved = layer.forward(x, state, weights, keep_all=True)
         ctx.layer = layer
         ctx.set_materialize_grads(False)
         # Only the gradient of W_ih, and second derivatives, read x. With a frozen W_ih the caller
         # may reuse x's memory, so autograd is not asked to watch it, and a copy is kept.
         watched = any(w.w_ih.requires_grad for w in weights)
         ctx.unwatched_x = None if watched else (x, x.clone())
-        ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *saved)
-        return h, *final
+        ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *others, *saved)
+        return h, *final, *others
 
     @staticmethod
-    def backward(ctx, dh, *dfinal):
+    def backward(ctx, dh, *d):
         layer, needs = ctx.layer, ctx.needs_input_grad[1:]
         x, *rest = ctx.saved_tensors
         if ctx.unwatched_x:
             original, x = ctx.unwatched_x
-        inputs = len(needs) - 1
-        tensors, (h, *saved) = rest[:inputs], rest[inputs:]
-        if torch.is_grad_enabled() or any(map(_is_batched, (dh, *dfinal))):
+        tensors, (h, *kept) = rest[: len(needs) - 1], rest[len(needs) - 1 :]
+        S = len(layer.cell.states)
+        dfinal, dstates = d[:S], (dh, *d[S:])
+        if any(map(_is_legacy_batched, (dh, *d))):
+            return _one_by_one(lambda dh, *d: Recurrence.backward(ctx, dh, *d), (dh, *d))
+        if torch.is_grad_enabled() or any(map(_is_wrapped, (dh, *d))):
             if ctx.unwatched_x and original.requires_grad:
                 x = _valued(original, x)
-            return None, *_differentiable(layer, x, tensors, dh, dfinal, needs)
-        state, weights = _split(layer.cell, tensors)
-        return None, *layer.backward(x, state, weights, h, saved, dh, dfinal, needs)
+            return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
+        state, weights = inputs_of(layer.cell, tensors)
+        others, saved = kept[: S - 1], kept[S - 1 :]
+        return None, *layer.backward(x, state, weights, h, others, saved, dstates, dfinal, needs)
+
+
+class Transformed(Function):
+    """The same under torch.func's transforms and forward-mode differentiation."""
+
+    @staticmethod
+    def forward(layer, x, *tensors):
+        state, weights = inputs_of(layer.cell, tensors)
+        h, final, others, saved = layer.forward(x, state, weights, keep_all=True)
+        return h, *final, *others, *saved
+
+    @staticmethod
+    def setup_context(ctx, inputs, outputs):
+        ctx.layer, *tensors = inputs
+        S = len(ctx.layer.cell.states)
+        ctx.mark_non_differentiable(*outputs[2 * S :])
+        ctx.set_materialize_grads(False)
+        kept = (outputs[0], *outputs[1 + S :])
+        ctx.save_for_backward(*tensors, *kept)
+        ctx.save_for_forward(*tensors, *kept)
+
+    @staticmethod
+    def backward(ctx, dh, *d):
+        layer, needs = ctx.layer, ctx.needs_input_grad[1:]
+        x, *rest = ctx.saved_tensors
+        tensors, (h, *kept) = rest[: len(needs) - 1], rest[len(needs) - 1 :]
+        S = len(layer.cell.states)
+        dfinal, dstates = d[:S], (dh, *d[S : 2 * S - 1])
+        return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
+
+    @staticmethod
+    def jvp(ctx, _, x_t, *tensors_t):
+        layer = ctx.layer
+        S, count = len(layer.cell.states), len(tensors_t)
+        x, *rest = ctx.saved_tensors
+        state, weights = inputs_of(layer.cell, rest[:count])
+        state_t, weights_t = inputs_of(layer.cell, tensors_t)
+        states = rest[count : count + S]
+        parts = [
+            linear.tangents(
+                layer.cell, walk, x, at(state, d), w, of_direction(states, d, len(weights)),
+                x_t, at(state_t, d), w_t,
+            )
+            for d, (walk, w, w_t) in enumerate(
+                zip(layer.walks(len(weights), x.device), weights, weights_t, strict=True)
+            )
+        ]  # fmt: skip
+        h, *others = (torch.cat(s, 1) for s in zip(*(rows for rows, _ in parts), strict=True))
+        final = (torch.stack(s) for s in zip(*(last for _, last in parts), strict=True))
+        return h, *final, *others, *[None] * (len(rest) - count - S)
+
+    @staticmethod
+    def vmap(info, in_dims, layer, *tensors):
+        S = len(layer.cell.states)
+        dims = [0, *[1] * S, *[None] * (len(tensors) - 1 - S)]
+        saved = [layer.rows_of_saved]
+        out_dims = [0, *[1] * S, *[0] * (S - 1), *saved * 2]
+        return vmapped(Transformed, info.batch_size, in_dims[1:], layer, tensors, dims, out_dims)
+
+
+def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
+    """The gradients of x and `tensors`, so that they can be differentiated and vectorised."""
+    state, weights = inputs_of(layer.cell, tensors)
+    D = len(weights)
+    dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)
+    dx, dweights = None, []
+    for d, (walk, w) in enumerate(zip(layer.walks(D, x.device), weights, strict=True)):
+        (h_d,), (initial, *_) = of_direction([h], d, D), at(state, d)
+        part, dw = linear.products(layer.cell, walk, x, initial, w, h_d, dgates[d], needs[0])
+        dx = part if dx is None else dx + part
+        dweights += dw
+    grads = (dx, *dstate, *dweights)
+    return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
 
 
 def _valued(x, values):
@@ -53,42 +160,29 @@ def _valued(x, values):
         return values + (x - x.detach())
 
 
-def _is_batched(gradient):
-    """Whether it comes from `is_grads_batched` or from torch.func.vmap of a backward pass."""
-    return gradient is not None and (
-        torch._C._functorch.is_legacy_batchedtensor(gradient)
-        or torch._C._functorch.is_functorch_wrapped_tensor(gradient)
-    )
+def _is_wrapped(gradient):
+    """Whether it comes from a torch.func transform of a backward pass."""
+    return gradient is not None and torch._C._functorch.is_functorch_wrapped_tensor(gradient)
 
 
-def _split(cell, tensors):
-    """The states, and the `Weights` of each direction."""
-    states, per = len(cell.states), len(Weights._fields)
-    weights = [Weights(*tensors[k : k + per]) for k in range(states, len(tensors), per)]
-    return tensors[:states], weights
+def _is_legacy_batched(gradient):
+    """Whether it comes from `is_grads_batched`, whose tensors have few of torch's operators."""
+    return gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
-def _differentiable(layer, x, tensors, dh, dfinal, needs):
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # An alias of each, so that a tensor that serves as two weights has a gradient for each.
-        x, *tensors = (
-            t.view_as(t) if t is not None and t.requires_grad else t for t in (x, *tensors)
-        )
-        outputs = layer.reference(x, *_split(layer.cell, tensors))
-    pairs = [
-        (output, d)
-        for output, d in zip((outputs[0], *outputs[1]), (dh, *dfinal), strict=True)
-        if d is not None
+def _one_by_one(function, gradients):
+    """`function` of legacy batched gradients: of each in turn."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    batches = [
+        torch._remove_batch_dim(d, level, 0, 0) if _is_legacy_batched(d) else d for d in gradients
     ]
-    wanted = [t for t, n in zip((x, *tensors), needs, strict=True) if n]
-    grads = iter(
-        torch.autograd.grad(
-            [output for output, _ in pairs],
-            wanted,
-            [d for _, d in pairs],
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+    V = next(len(b) for b, d in zip(batches, gradients, strict=True) if b is not d)
+    found = [
+        function(*(b if b is d else b[v] for b, d in zip(batches, gradients, strict=True)))
+        for v in range(V)
+    ]
+    return tuple(
+        None if parts[0] is None else torch._add_batch_dim(torch.stack(parts), 0, level)
+        for parts in zip(*found, strict=True)
     )
-    return [next(grads) if n else None for n in needs]

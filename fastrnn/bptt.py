@@ -15,11 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import inplace, reference
+from . import inplace
 from .inputs import input_rows
 from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH, Cell
-from .schedule import before, chunks, resize
+from .schedule import before, chunks, cleared, resize, steps_of
 from .scratch import keep, take
+from .walk import walk_of
 from .weights import Weights
 
 FLUSH_BELOW = {torch.float32: 1e-30, torch.float64: 1e-290}
@@ -38,27 +39,54 @@ class Layer(NamedTuple):
     cell: Cell
     sizes: tuple[int, ...]
     reverse: bool
+    fresh: Tensor | None = None
 
-    def forward(self, x, state, weights, keep_all):
-        (w,) = weights
-        return forward(self.cell, x, state, w, self.sizes, self.reverse, keep_all)
+    rows_of_saved = 0  # the dimension of rows in what `forward` saves
 
-    def backward(self, x, state, weights, h, saved, dh, dfinal, needs):
+    def walks(self, D, device):
+        return [walk_of(self.sizes, self.reverse, None, self.fresh, device)]
+
+    def widened(self, V):
+        """The layer of V sequences in the place of each."""
+        sizes = tuple(size * V for size in self.sizes)
+        fresh = None if self.fresh is None else self.fresh.repeat_interleave(V)
+        return self._replace(sizes=sizes, fresh=fresh)
+
+    def forward(self, x, state, weights, keep_all, cells=False):
         (w,) = weights
+        h, final, others, saved = forward(
+            self.cell, x, _of_one(state), w, self.sizes, self.reverse, keep_all, cells, self.fresh
+        )
+        return h, [f.unsqueeze(0) for f in final], others, saved
+
+    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs):
         of_weights = needs[1 + len(state) :]
         needed = {name for name, n in zip(Weights._fields, of_weights, strict=True) if n}
         if needs[0]:
             needed.add("x")
-        g = backward(self.cell, x, state, w, self.sizes, self.reverse, h, saved, dh, dfinal, needed)
-        return g.x, *g.state, g.w_ih, g.w_hh, g.b_ih, g.b_hh, None
+        g = self._backward(x, state, weights, h, others, saved, dstates, dfinal, needed)
+        dstate = [d.unsqueeze(0) for d in g.state]
+        return g.x, *dstate, g.w_ih, g.w_hh, g.b_ih, g.b_hh, None
 
-    def reference(self, x, state, weights):
+    def gate_gradients(self, x, state, weights, h, others, saved, dstates, dfinal):
+        g = self._backward(x, state, weights, h, others, saved, dstates, dfinal, {"gates"})
+        return g.gates.unsqueeze(0), [d.unsqueeze(0) for d in g.state]
+
+    def _backward(self, x, state, weights, h, others, saved, dstates, dfinal, needed):
         (w,) = weights
-        return reference.recurrence(self.cell, x, state, w, self.sizes, self.reverse)
+        return backward(
+            self.cell, x, _of_one(state), w, self.sizes, self.reverse, h, others, saved, dstates,
+            _of_one(dfinal), needed, self.fresh,
+        )  # fmt: skip
+
+
+def _of_one(states):
+    """(1, B, H) -> (B, H)."""
+    return tuple(None if s is None else s[0] for s in states)
 
 
 class Gradients(NamedTuple):
-    """None where nobody asked."""
+    """None where nobody asked. gates: (N, slots, H), laid out as `Cell` says."""
 
     x: Tensor | None
     state: tuple[Tensor, ...]
@@ -66,26 +94,29 @@ class Gradients(NamedTuple):
     w_hh: Tensor | None
     b_ih: Tensor | None
     b_hh: Tensor | None
+    gates: Tensor | None
 
 
-def forward(cell, x, state, weights, sizes, reverse, keep_all):
+def forward(cell, x, state, weights, sizes, reverse, keep_all, keep_states=False, fresh=None):
     """Run the cell over all steps.
 
     x: (rows, I), or (rows,) indices of one-hot rows. state: one (B, H) tensor for each of the
     cell's states. sizes: the rows of every step (see `schedule.py`); `reverse` runs time backwards.
+    fresh: None, or (rows,), the rows before which the state counts as zero.
 
-    Returns the states h (rows, H), the final states, and, if `keep_all`, what `backward` needs.
+    Returns the states h (rows, H), the final states, and, if `keep_all`, what `backward` needs: the
+    other states, (rows, H) each, which `keep_states` asks for too, and a list of what else.
     """
     H = weights.w_hh.shape[1]
     loop = LOOPS[cell](H, weights)
     h = weights.w_hh.new_empty(sum(sizes), H)
     final = tuple(torch.empty_like(s) for s in state)
-    saved = ()
-    if keep_all:
-        saved = tuple(h.new_empty(h.shape[0], width * H) for width in loop.saved)
+    others = [torch.empty_like(h) for _ in loop.others if keep_all or keep_states]
+    saved = [h.new_empty(h.shape[0], width * H) for width in loop.saved.values() if keep_all]
     with torch.inference_mode():
         w = weights.w_hh.t().contiguous()
         cut = chunks(sizes)
+        alone = steps_of(fresh, sizes)
         scratch = take(loop, loop.forward_widths, loop.forward_parts, cut[0].sizes, h)
         carry = tuple(s[: sizes[-1 if reverse else 0]] for s in state)
         for chunk in reversed(cut) if reverse else cut:
@@ -95,45 +126,55 @@ def forward(cell, x, state, weights, sizes, reverse, keep_all):
             *buffers, states = scratch.rows(chunk.stop - chunk.start)
             loop.project(input_rows(x[rows]), (*buffers, states))
             steps = scratch.walk(len(chunk.sizes), reverse)
-            for first, last, size in chunk.runs(reverse):
+            for first, last, size, begins in chunk.runs(reverse, alone):
                 if size != carry[0].shape[0]:
                     carry = tuple(map(resize, carry, (size,) * len(carry), state, final))
+                if begins is not None:
+                    carry = cleared(carry, fresh[begins])
                 carry = loop.forward(steps[first:last], carry, w)
             # The next chunk writes over the scratch, in which the carried state lies.
             carry = tuple(c.clone() for c in carry)
             h[rows] = states
+            for kept, k in zip(others, loop.others, strict=False):
+                kept[rows] = buffers[k]
             if keep_all:
                 loop.finish(buffers)
-                for kept, buffer in zip(saved, buffers, strict=True):
-                    kept[rows] = buffer[:, : kept.shape[1]]
+                for kept, k in zip(saved, loop.saved, strict=True):
+                    kept[rows] = buffers[k][:, : kept.shape[1]]
         keep(scratch)
         for whole, part in zip(final, carry, strict=True):
             whole[: part.shape[0]] = part
-    return h, final, saved
+    return h, final, others, saved
 
 
-def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, needed):
+def backward(
+    cell, x, state, weights, sizes, reverse, h, others, saved, dstates, dfinal, needed, fresh=None
+):
     """The gradients of `forward`'s arguments.
 
-    dh: gradient of h, or None. dfinal: gradients of the final states, each a tensor or None.
-    needed: the fields of `Gradients` to make (the state's are always made).
+    dstates: gradients of h and the other states, dfinal: of the final states, each a tensor or
+    None. needed: the fields of `Gradients` to make (the state's are always made).
     """
     H = weights.w_hh.shape[1]
     loop = LOOPS[cell](H, weights)
     flush = FLUSH_BELOW[h.dtype]
+    dh, *dothers = dstates
     dstate = tuple(torch.empty_like(s) for s in state)
     dx = torch.empty_like(x) if "x" in needed else None
     dw_ih = torch.zeros_like(weights.w_ih) if "w_ih" in needed else None
     dw_hh = torch.zeros_like(weights.w_hh) if "w_hh" in needed else None
     db_ih = torch.zeros_like(weights.b_ih) if "b_ih" in needed else None
     db_hh = torch.zeros_like(weights.b_hh) if "b_hh" in needed else None
+    own = cell.slots - len(cell.gates)
+    dgates = h.new_empty(h.shape[0], cell.slots * H) if "gates" in needed else None
     with torch.inference_mode():
         w = weights.w_hh
         joining = tuple(
             s.new_zeros(s.shape) if d is None else d for d, s in zip(dfinal, state, strict=True)
         )
-        states = (h, *(saved[k] for k in loop.saved_states))
+        states = (h, *others)
         cut = chunks(sizes)
+        alone = steps_of(fresh, sizes)
         scratch = take(loop, loop.backward_widths, loop.backward_parts, cut[0].sizes, h)
         carry = tuple(s[: sizes[0 if reverse else -1]] for s in joining)
         for chunk in cut if reverse else reversed(cut):
@@ -142,10 +183,11 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
             if (
                 chunk.sizes[0] == chunk.sizes[-1] == carry[0].shape[0]
                 and not any(c.any() for c in carry)
-                and (dh is None or not dh[rows].any())
+                and not any(d is not None and d[rows].any() for d in dstates)
             ):
-                if dx is not None:
-                    dx[rows] = 0
+                for empty in (dx, dgates):
+                    if empty is not None:
+                        empty[rows] = 0
                 continue
             if not scratch.serves(chunk.sizes):
                 scratch = take(loop, loop.backward_widths, loop.backward_parts, chunk.sizes, h)
@@ -154,23 +196,32 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
                 before(s, initial, sizes, chunk, reverse)
                 for s, initial in zip(states, state, strict=True)
             ]
+            if alone:
+                previous = cleared(previous, fresh[rows])
             loop.coefficients(buffers, [kept[rows] for kept in saved], previous, h[rows])
             d = buffers[-1]
             if dh is None:
                 d.zero_()
             else:
                 d.copy_(dh[rows])
+            loop.join(buffers, [None if d is None else d[rows] for d in dothers])
             steps = scratch.walk(len(chunk.sizes), not reverse)
-            for first, last, size in chunk.runs(not reverse):
+            for first, last, size, begins in chunk.runs(not reverse, alone):
                 if size != carry[0].shape[0]:
                     carry = tuple(map(resize, carry, (size,) * len(carry), joining, dstate))
                 carry = loop.backward(steps[first:last], carry, w)
+                if begins is not None:
+                    carry = cleared(carry, fresh[begins])
             d_hh, d_ih = loop.gate_gradients(*buffers)
             if dw_hh is not None:
                 dw_hh.addmm_(d_hh.t(), previous[0])
             if db_hh is not None:
                 db_hh += d_hh.sum(0)
+            if own and dgates is not None:
+                dgates[rows, : own * H] = d_hh[:, -own * H :]
             for k, (d, gates) in enumerate(d_ih):
+                if dgates is not None:
+                    dgates[rows, own * H :][:, gates] = d
                 if db_ih is not None:
                     db_ih[gates] += d.sum(0)
                 if dw_ih is not None:
@@ -180,4 +231,6 @@ def backward(cell, x, state, weights, sizes, reverse, h, saved, dh, dfinal, need
         keep(scratch)
         for whole, part in zip(dstate, carry, strict=True):
             whole[: part.shape[0]] = part
-    return Gradients(dx, dstate, dw_ih, dw_hh, db_ih, db_hh)
+    if dgates is not None:
+        dgates = dgates.view(-1, cell.slots, H)
+    return Gradients(dx, dstate, dw_ih, dw_hh, db_ih, db_hh, dgates)

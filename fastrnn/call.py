@@ -30,9 +30,11 @@ class Call(NamedTuple):
     T steps, B sequences (in the largest step), I inputs, H hidden units. dtype is that of the
     computation, under autocast autocast's, and `precision` that of its products in kernels: one of
     `precision.PRECISIONS`, or "half" for 16 bits. `chip` is the GPU, None if no kernel can run.
-    `lengths` says that such a tensor was given, `differentiable` that grad mode is on, so a
-    backward pass may come, `onednn` that torch has oneDNN's fused LSTM; `special` names what only
-    torch's own operators heed, such as a torch.func transform.
+    `lengths` says that such a tensor was given, `asked` names what else torch.nn has not: resets,
+    and states and gates as results. `differentiable` says that grad mode is on, so a backward pass
+    may come, `transformed` that a torch.func transform or forward-mode differentiation is at work,
+    `hidden` that it hides the values of lengths or resets, `onednn` that torch has oneDNN's fused
+    LSTM; `special` names what only torch's own operators heed.
     """
 
     cell: Cell
@@ -50,7 +52,10 @@ class Call(NamedTuple):
     packed: bool
     lengths: bool
     one_hot: bool
+    asked: tuple[str, ...]
     differentiable: bool
+    transformed: bool
+    hidden: bool
     onednn: bool
     autocast: bool
     special: str | None

@@ -2,6 +2,7 @@
 
 from .call import by_torch, by_triton
 from .chips import cooperative_plans
+from .choice_torch import fastest_of_torch
 from .cudnn import STANDARD, algorithms
 from .kernels.cooperative_plans import slab_of, traffic
 from .obstacles import obstacles
@@ -16,6 +17,7 @@ COOPERATIVE = by_triton(
     f"W_hh fits on the multiprocessors together, where cuDNN reads it in each step ({UNTIMED})",
 )
 ONE_STEP = by_triton("step", f"a single step: one kernel for all of the gate math ({UNTIMED})")
+BEYOND = by_triton("step", "torch.nn's operators, else expected to be faster, cannot serve")
 RAGGED = by_triton("step", f"sequences of different lengths: no detour over packing ({UNTIMED})")
 ONE_KERNEL = by_torch("aten", "cuDNN, too, takes all steps in one kernel here")
 FEW = by_torch("aten", "few steps: W_hh would hardly be read more often than it is put on the chip")
@@ -35,13 +37,17 @@ def fastest_on_gpu(call):
         return RESIDENT
     reasons = obstacles("step", call)
     if reasons:
-        return by_torch("aten", "; ".join(reasons))
+        beyond = call.asked or call.transformed
+        return fastest_of_torch(call) if beyond else by_torch("aten", "; ".join(reasons))
     if call.T == 1:
         return ONE_STEP
     shared_out = _shared_out(call)
     if call.packed or call.lengths:
         return COOPERATIVE if shared_out is COOPERATIVE else RAGGED
-    return ONE_KERNEL if STANDARD not in algorithms(call) else shared_out
+    choice = ONE_KERNEL if STANDARD not in algorithms(call) else shared_out
+    if choice.engine == "torch" and (call.asked or call.transformed):
+        return BEYOND
+    return choice
 
 
 def _shared_out(call):

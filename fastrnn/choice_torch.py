@@ -4,9 +4,10 @@ import torch
 
 from .call import as_packed, by_torch
 from .kernels.cell import LSTM
-from .obstacles import specials
+from .obstacles import obstacles, specials
 
 SPECIAL = "{special}: torch's own operators heed that"
+TRANSFORMED = "torch.func's transforms and forward mode: torch.nn has no rules for all of these"
 OTHER_DEVICE = by_torch("aten", "on this device torch.nn's own operators are used")
 HALF = by_torch("aten", "half precision on a CPU is left to torch.nn's own operators")
 PROJECTION = by_torch("aten", "LSTM with projections is left to torch.nn's own operator")
@@ -33,6 +34,8 @@ LOOP = by_torch("bptt", "torch.nn takes many small operators a step here; the lo
 
 def fastest_of_torch(call):
     """The Choice for a call on any device."""
+    if call.asked or call.transformed:
+        return _beyond_torch_nn(call)
     call = as_packed(call)
     for special in specials(call):
         return by_torch("aten", SPECIAL.format(special=special))
@@ -47,6 +50,15 @@ def fastest_of_torch(call):
     if call.cell is LSTM and call.onednn and call.dtype is torch.float32 and not call.packed:
         return _fastest_dense_lstm(call)
     return _fastest_loop(call)
+
+
+def _beyond_torch_nn(call):
+    """Where torch.nn's operators cannot serve, or have no rules for what is done to them."""
+    why = f"torch.nn has no {' and no '.join(call.asked)}" if call.asked else TRANSFORMED
+    reasons = obstacles("torch.bptt", call)
+    if not reasons:
+        return by_torch("bptt", f"{why}; the loop has")
+    return by_torch("reference", f"{why}, and of the loop: {'; '.join(reasons)}")
 
 
 # The thresholds come from `python -m benchmarks --suite cpu` on an AMD EPYC (benchmarks/results/)

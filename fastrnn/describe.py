@@ -5,13 +5,13 @@ torch.nn: it serves what it can and raises its own errors for the rest.
 """
 
 import torch
-from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
 from .call import Call
 from .chips import chip_of
 from .precision import fp32_precision
+from .values import hidden, transforming
 
 PLAIN = (torch.Tensor, Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -19,11 +19,11 @@ CAST = (torch.float32, torch.bfloat16, torch.float16)  # by autocast
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
-def describe(cell, input, hx, weights, options, lengths=None):
+def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     """A `Call`, or the reason (str) why the call is for torch.nn alone.
 
     Of the weights only the first two are looked at; see `weights_problem`. `lengths` has passed
-    `lengths.check`.
+    `lengths.check`, `resets` `check_resets`.
     """
     packed = type(input) is PackedSequence
     data = input.data if packed else input
@@ -87,9 +87,23 @@ def describe(cell, input, hx, weights, options, lengths=None):
     return Call(
         cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
         _precision(dtype, chip), device.type, chip,
-        packed, lengths is not None, options.one_hot, torch.is_grad_enabled(),
+        packed, lengths is not None, options.one_hot, asked_of(options, resets),
+        torch.is_grad_enabled(), transforming(), any(map(hidden, (lengths, resets))),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), autocast is not None, _special(),
     )  # fmt: skip
+
+
+def asked_of(options, resets):
+    """What of a call torch.nn has not, by name."""
+    return tuple(
+        name
+        for name, given in (
+            ("resets", resets is not None),
+            ("cell states", options.return_cell_states),
+            ("gates", options.return_gates),
+        )
+        if given
+    )
 
 
 def _precision(dtype, chip):
@@ -159,10 +173,6 @@ def _autocast(device):
 
 
 def _special():
-    if torch._C._are_functorch_transforms_active():
-        return "a torch.func transform is at work"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation is at work"
     if torch._C._len_torch_dispatch_stack() > 0:
         return "a torch dispatch mode is at work"
     return None

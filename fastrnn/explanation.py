@@ -52,9 +52,17 @@ class Explanation:
 
 
 def explain(
-    module: nn.Module, input, hx=None, *, lengths=None, one_hot: bool = False
+    module: nn.Module,
+    input,
+    hx=None,
+    *,
+    lengths=None,
+    resets=None,
+    one_hot: bool = False,
+    return_cell_states: bool = False,
+    return_gates: bool = False,
 ) -> Explanation:
-    """Say which engine and plan `module(input, hx)` would use at this moment, and why.
+    """Say which engine and plan `module(input, hx, ...)` would use at this moment, and why.
 
     No layer is run and nothing changes. "At this moment" counts: the answer depends on grad mode,
     autocast, the precision in force and `use_engine`.
@@ -70,7 +78,8 @@ def explain(
         planned = module._planned(input, hx)
         left = "" if planned == ONE_STEP else "left to torch.nn: "
     else:
-        planned = module._planned(input, hx, lengths, one_hot)
+        options = module._options(one_hot, return_cell_states, return_gates)
+        planned = module._planned(input, hx, options, lengths, resets)
         left = "left to torch.nn: "
     if isinstance(planned, str):
         require_torch_nn(planned)

@@ -4,6 +4,7 @@ T steps, B sequences, I inputs, H hidden units, L layers, D directions, R = proj
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
 from .lengths import INTEGERS, by_packing, check, without_padding
+from .resets import check_resets, fresh_from
+from .values import hidden
 
 
 class Options(NamedTuple):
@@ -26,6 +29,8 @@ class Options(NamedTuple):
     bidirectional: D = 2 instead of 1.
     batch_first: tensors in and out are (B, T, ...).
     one_hot: the input holds integer indices in [0, I) in place of one-hot vectors.
+    return_cell_states: of an LSTM, every c_t too.
+    return_gates: of an LSTM or GRU, the gates of every step too.
     """
 
     num_layers: int = 1
@@ -34,10 +39,19 @@ class Options(NamedTuple):
     bidirectional: bool = False
     batch_first: bool = False
     one_hot: bool = False
+    return_cell_states: bool = False
+    return_gates: bool = False
 
     @property
     def directions(self):
         return 2 if self.bidirectional else 1
+
+    def check(self, cell):
+        """Raise if the cell lacks what it is to return."""
+        if self.return_cell_states and "c" not in cell.states:
+            raise ValueError("only an LSTM has cell states")
+        if self.return_gates and len(cell.gates) == 1:
+            raise ValueError("only an LSTM or a GRU has gates")
 
 
 def lstm(
@@ -46,8 +60,9 @@ def lstm(
     weights: Sequence[Tensor],
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     **options,
-) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+) -> tuple:
     """An LSTM of one or more layers and directions, as torch.nn.LSTM computes it.
 
     Args:
@@ -58,22 +73,28 @@ def lstm(
         lengths: (B,) integers in [0, T] on the input's device, for a batch of padded sequences:
             what lies beyond is not read, the output there is zero, and the final states are those
             after each sequence's last step. None: all have T steps.
+        resets: (T, B) bool, or (B, T), or (T,), as the input: where True an episode begins, so the
+            state before that step is zero, and no gradient passes. The second direction starts from
+            zero at the step before. None: nowhere.
         options: the fields of `Options`, by name.
 
     Returns:
-        output, (T, B, D*R) laid out as the input, and (h_n, c_n), shaped as `hx`.
+        output, (T, B, D*R) laid out as the input, and (h_n, c_n), shaped as `hx`; then, of the last
+        layer and where asked for, every c_t, (T, B, D*H), and a dict of the gates "i", "f", "g",
+        "o", (T, B, D*H) each, both laid out as the output. All of it is differentiable.
 
     Takes plain tensors only, in float32, float64, bfloat16 or float16, and at least one step of at
     least one sequence; the modules take all that torch.nn takes.
 
     Raises:
         ValueError: anything about dimensions, sizes, dtypes or devices that does not fit.
-        TypeError: an unknown option, or a one-hot input or lengths that are not of integers.
+        TypeError: an unknown option, or a one-hot input or lengths that are not of integers, or
+            resets that are not of bool.
         IndexError: a one-hot index outside [0, I); on a GPU a device-side assertion, as for
             lengths out of range there.
-        RuntimeError: lengths on another device.
+        RuntimeError: lengths or resets on another device.
     """
-    return _call("LSTM", input, hx, weights, Options(**options), lengths)
+    return _call("LSTM", input, hx, weights, Options(**options), lengths, resets)
 
 
 def gru(
@@ -82,10 +103,12 @@ def gru(
     weights: Sequence[Tensor],
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     **options,
-) -> tuple[Tensor | PackedSequence, Tensor]:
-    """A GRU, as torch.nn.GRU computes it; arguments and errors of `lstm`, hx (L*D, B, H)."""
-    return _call("GRU", input, hx, weights, Options(**options), lengths)
+) -> tuple:
+    """A GRU, as torch.nn.GRU computes it; arguments and errors of `lstm`, hx (L*D, B, H), gates
+    "r", "z" and "n"."""
+    return _call("GRU", input, hx, weights, Options(**options), lengths, resets)
 
 
 def rnn(
@@ -95,32 +118,34 @@ def rnn(
     *,
     nonlinearity: str = "tanh",
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     **options,
-) -> tuple[Tensor | PackedSequence, Tensor]:
+) -> tuple:
     """An Elman RNN, `nonlinearity` "tanh" or "relu", as torch.nn.RNN computes it; else as `gru`."""
     mode = f"RNN_{str(nonlinearity).upper()}"
     if mode not in CELLS:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    return _call(mode, input, hx, weights, Options(**options), lengths)
+    return _call(mode, input, hx, weights, Options(**options), lengths, resets)
 
 
-def _call(mode, input, hx, weights, options, lengths):
-    if lengths is not None:
-        check(lengths, input, options)
-        input = without_padding(input, lengths, options)
-    if options.one_hot:
-        input = indices(input, weights)
-    call = describe(CELLS[mode], input, hx, weights, options, lengths)
+def _call(mode, input, hx, weights, options, lengths, resets):
+    options.check(CELLS[mode])
+    input = prepared(input, weights, options, lengths, resets)
+    call = describe(CELLS[mode], input, hx, weights, options, lengths, resets)
     problem = call if isinstance(call, str) else weights_problem(call, weights)
     if problem:
         raise ValueError(problem)
-    choice = choose(call)
-    if lengths is not None and choice.engine == "torch":
-        return by_packing(
-            lambda packed, hx: _call(mode, packed, hx, weights, options, None),
-            input, hx, lengths, options,
-        )  # fmt: skip
-    return run(call, choice, input, hx, weights, options, lengths)
+    return run(call, choose(call), input, hx, weights, options, lengths, resets)
+
+
+def prepared(input, weights, options, lengths, resets):
+    """The input, checked against lengths and resets, zero beyond the lengths, indices in range."""
+    if lengths is not None:
+        check(lengths, input, options)
+        input = without_padding(input, lengths, options)
+    if resets is not None:
+        check_resets(resets, input, options)
+    return indices(input, weights) if options.one_hot else input
 
 
 def integers(input):
@@ -142,7 +167,7 @@ def indices(input, weights):
     message = f"one-hot indices must lie in [0, {I})"
     if data.is_cuda:
         torch._assert_async(((data >= 0) & (data < I)).all(), message)
-    elif data.numel():
+    elif data.numel() and not hidden(data):
         low, high = int(data.min()), int(data.max())
         if low < 0 or high >= I:
             raise IndexError(f"{message}, got {low} to {high}")
@@ -151,43 +176,55 @@ def indices(input, weights):
     return input._replace(data=data) if isinstance(input, PackedSequence) else data
 
 
-def run(call, choice, input, hx, weights, options, lengths=None):
+def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
     """Carry out a described call as chosen; see `lstm` for the arguments."""
-    plan = (
-        _triton(choice.plan, lengths)
-        if choice.engine == "triton"
-        else torch_engine.PLANS[choice.plan]
-    )
+    plan = _triton(choice.plan) if choice.engine == "triton" else torch_engine.PLANS[choice.plan]
+    fresh = None
+    if resets is not None:
+        if options.batch_first and resets.dim() == 2:
+            resets = resets.t()
+        resets = resets.unsqueeze(1) if resets.dim() == 1 else resets
+        fresh = fresh_from(resets, lengths, call.directions)
+    if lengths is not None and choice.engine == "torch" and choice.plan != "reference":
+        call = call._replace(packed=True, lengths=False)
+
+        def packed(*packed):
+            return _run(plan, call, *packed, weights, options)
+
+        return by_packing(packed, input, hx, lengths, options, fresh)
+    if fresh is not None and choice.engine == "torch":
+        fresh = fresh.flatten(1)
+    return _run(plan, call, input, hx, fresh, weights, options, lengths)
+
+
+def _run(plan, call, input, hx, fresh, weights, options, lengths=None):
+    """fresh: of rows, as `plan` takes it."""
     states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    marks = {"lengths": lengths, "fresh": fresh}
+    marks = {name: mark for name, mark in marks.items() if mark is not None}
     if call.packed:
         data, sizes, order, back = input
         if states is not None and order is not None:
             states = tuple(s.index_select(1, order) for s in states)
-        output, final = plan(call, data, sizes, states, weights, options)
-        output = PackedSequence(output, sizes, order, back)
+        results = plan(call, data, sizes, states, weights, options, **marks)
         if back is not None:
-            final = tuple(s.index_select(1, back) for s in final)
-    else:
-        single = input.dim() == (1 if options.one_hot else 2)
-        x = input
-        if single:
-            x = input.unsqueeze(1)
-            states = None if states is None else tuple(s.unsqueeze(1) for s in states)
-        elif options.batch_first:
-            x = input.transpose(0, 1)
-        output, final = plan(call, x, None, states, weights, options)
-        if single:
-            output, final = output.squeeze(1), tuple(s.squeeze(1) for s in final)
-        elif options.batch_first:
-            output = output.transpose(0, 1)
-    return output, tuple(final) if len(final) > 1 else final[0]
+            final = tuple(s.index_select(1, back) for s in results.final)
+            results = results._replace(final=final)
+        return results.given(lambda rows: PackedSequence(rows, sizes, order, back))
+    if input.dim() == (1 if options.one_hot else 2):
+        states = None if states is None else tuple(s.unsqueeze(1) for s in states)
+        results = plan(call, input.unsqueeze(1), None, states, weights, options, **marks)
+        final = tuple(s.squeeze(1) for s in results.final)
+        return results._replace(final=final).given(lambda steps: steps.squeeze(1))
+    if options.batch_first:
+        results = plan(call, input.transpose(0, 1), None, states, weights, options, **marks)
+        return results.given(lambda steps: steps.transpose(0, 1))
+    results = plan(call, input, None, states, weights, options, **marks)
+    return results.given(lambda steps: steps)
 
 
-def _triton(plan, lengths):
+def _triton(plan):
     # Imported when first needed: Triton takes a moment to import, and need not be installed.
     from . import triton_engine
 
-    def run(*arguments):
-        return triton_engine.run(plan, *arguments, lengths)
-
-    return run
+    return partial(triton_engine.run, plan)

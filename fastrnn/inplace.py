@@ -9,14 +9,17 @@ them allocates. Each class says, for the rows of one chunk of time,
                   whole chunk
     backward      the loop that is left: a product and one or two multiplications a step
 
-and which buffers that takes, in units of H columns, with how much of each (`saved`) is kept for the
-backward pass. Blocks of gates are in torch's order, so that
-weights and their gradients need no rearranging. The formulas are those of `cells.py`, against which
+and which buffers that takes, in units of H columns: which of them hold states beside h (`others`),
+and of which how much is kept for the backward pass (`saved`). `join` puts the gradients of those
+other states into the buffers of the way back. Blocks of gates are in torch's order, so that weights
+and their gradients need no rearranging. The formulas are those of `cells.py`, against which
 the tests hold these.
 
 `gate_gradients` gives the gradient of the recurrent side, and a list of (gradient, rows of W_ih)
 for the input side.
 """
+
+from typing import ClassVar
 
 import torch
 
@@ -34,9 +37,9 @@ class RNN:
     """h' = φ(a). The buffer of pre-activations becomes that of the states."""
 
     forward_widths = (1,)  # h
-    saved = ()
+    others = ()
+    saved: ClassVar[dict[int, int]] = {}
     backward_widths = (1, 1)  # a, d
-    saved_states = ()
 
     def __init__(self, H, weights, activation):
         self.H = H
@@ -70,6 +73,9 @@ class RNN:
         else:
             one_minus_square(h, a)
 
+    def join(self, buffers, dothers):
+        """There is no state but h."""
+
     def backward(self, steps, carry, w):
         (product,) = carry
         for d, a in steps:
@@ -86,8 +92,8 @@ class GRU:
     contiguous block is up to four times as fast as on a column of one (MKL, two threads)."""
 
     forward_widths = (3, 1, 1)  # r z h_n, n, h
-    saved = (3, 1)
-    saved_states = ()
+    others = ()
+    saved: ClassVar[dict[int, int]] = {0: 3, 1: 1}
     backward_widths = (4, 1, 1)  # n r z h_n, z, d
 
     def __init__(self, H, weights):
@@ -140,6 +146,9 @@ class GRU:
         torch.sub(1, r, out=a_r).mul_(h_n).mul_(a_hn)
         torch.sub(before[0], n, out=a_z).mul_(z).mul_(one_minus_z)
 
+    def join(self, buffers, dothers):
+        """There is no state but h."""
+
     def backward(self, steps, carry, w):
         (past,) = carry
         product = torch.empty_like(past)
@@ -160,8 +169,8 @@ class LSTM:
     """Buffers: i | f | g | o, where g moves to a block of its own for its tanh (see GRU)."""
 
     forward_widths = (4, 1, 1, 1, 1)  # i f g o, g, c, tanh c, h
-    saved = (4, 0, 1, 1)  # `finish` has put g back among the gates
-    saved_states = (2,)  # c
+    others = (2,)  # c
+    saved: ClassVar[dict[int, int]] = {0: 4, 3: 1}  # `finish` has put g back among the gates
     backward_widths = (5, 1, 1, 1)  # c' past the product, i f g o; dh to dc; dc; d
 
     def __init__(self, H, weights):
@@ -200,7 +209,7 @@ class LSTM:
     def coefficients(self, buffers, saved, before, h):
         H = self.H
         a, a_c, _, _ = buffers
-        gates, _, _, tanh_c = saved
+        gates, tanh_c = saved
         i, f, g, o = gates.split(H, 1)
         past, a_i, a_f, a_g, a_o = a.split(H, 1)
         past.copy_(f)
@@ -210,11 +219,20 @@ class LSTM:
         torch.sub(1, o, out=a_o).mul_(o).mul_(tanh_c)
         one_minus_square(tanh_c, a_c).mul_(o)
 
+    def join(self, buffers, dothers):
+        (dc,) = dothers
+        self.joined = dc is not None
+        if self.joined:
+            buffers[2].copy_(dc)
+
     def backward(self, steps, carry, w):
         product, past_c = carry
         for d, a_c, dc, dc_gates, per_c, a_o, d_hh, past in steps:
             d.add_(product)
-            torch.addcmul(past_c, d, a_c, out=dc)
+            if self.joined:
+                dc.add_(past_c).addcmul_(d, a_c)
+            else:
+                torch.addcmul(past_c, d, a_c, out=dc)
             per_c.mul_(dc_gates)
             a_o.mul_(d)
             product = torch.mm(d_hh, w, out=product)

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from .results import formed
+from .values import hidden
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -30,6 +33,8 @@ def check(lengths, input, options):
         )
     message = f"lengths must lie in [0, {T}]"
     right = ((lengths >= 0) & (lengths <= T)).all()
+    if hidden(lengths):
+        return
     if lengths.device.type == "cpu":
         if not right:
             low, high = int(lengths.min()), int(lengths.max())
@@ -46,22 +51,30 @@ def without_padding(input, lengths, options):
     return input.masked_fill(beyond if options.one_hot else beyond.unsqueeze(2), 0)
 
 
-def by_packing(forward, input, hx, lengths, options):
+def by_packing(forward, input, hx, lengths, options, fresh=None):
     """The same by way of a PackedSequence: for engines that know no lengths. Waits for a GPU.
 
-    forward(packed, hx) -> (packed output, final states).
+    forward(packed, hx, fresh) -> (packed output, final states, what else there is, packed);
+    fresh: (D, T, B) here, (D, N) there, or None.
     """
     T = input.shape[1 if options.batch_first else 0]
     order = {"batch_first": options.batch_first}
     # Packing takes no empty sequence. What one step makes of it is put right afterwards.
     some = lengths.clamp(min=1).to("cpu", torch.int64)
     packed = pack_padded_sequence(input, some, enforce_sorted=False, **order)
-    output, final = forward(packed, hx)
-    output, _ = pad_packed_sequence(output, total_length=T, **order)
+    if fresh is not None:
+        fresh = pack_padded_sequence(fresh.permute(1, 2, 0), some, enforce_sorted=False).data.t()
+    output, final, *inner = forward(packed, hx, fresh)
     empty = lengths == 0
-    if empty.any():
-        which = empty[:, None, None] if options.batch_first else empty[:, None]
-        output = output.masked_fill(which, 0)
+    some_empty = empty.any()
+
+    def padded(sequence):
+        steps, _ = pad_packed_sequence(sequence, total_length=T, **order)
+        if not some_empty:
+            return steps
+        return steps.masked_fill(empty[:, None, None] if options.batch_first else empty[:, None], 0)
+
+    if some_empty:
         single = isinstance(final, Tensor)
         states = [None] * 2 if hx is None else [hx] if single else hx
         final = [
@@ -71,4 +84,4 @@ def by_packing(forward, input, hx, lengths, options):
             for new, old in zip([final] if single else final, states, strict=False)
         ]
         final = final[0] if single else tuple(final)
-    return output, final
+    return padded(output), final, *(formed(padded, part) for part in inner)

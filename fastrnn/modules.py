@@ -6,7 +6,6 @@ RNNBase's; whatever else torch.nn's classes define is borrowed from them.
 """
 
 import inspect
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,9 +13,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .call import TORCH_NN
-from .describe import describe, missing, mixed, weights_problem
+from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
-from .functional import Options, indices, integers, run
+from .functional import Options, integers, prepared, run
 from .kernels.cell import CELLS
 from .lengths import by_packing, check, without_padding
 
@@ -26,23 +25,32 @@ class _Recurrent(nn.RNNBase):
 
     native: ClassVar[type[nn.RNNBase]]
 
-    def forward(self, input, hx=None, *, lengths=None, one_hot=False):
+    def forward(
+        self,
+        input,
+        hx=None,
+        *,
+        lengths=None,
+        resets=None,
+        one_hot=False,
+        return_cell_states=False,
+        return_gates=False,
+    ):
+        options = self._options(one_hot, return_cell_states, return_gates)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._as_torch(input, hx, lengths, one_hot)
-        planned = self._planned(input, hx, lengths, one_hot)
+            return self._as_torch(input, hx, options, lengths, resets)
+        planned = self._planned(input, hx, options, lengths, resets)
         if type(planned) is str:
-            return self._left_to_torch(planned, input, hx, lengths, one_hot)
-        call, choice, input, weights, options = planned
-        if lengths is not None and choice.engine == "torch":
-            forward = partial(_Recurrent.forward, self, one_hot=one_hot)
-            return by_packing(forward, input, hx, lengths, options)
-        return run(call, choice, input, hx, weights, options, lengths)
+            return self._left_to_torch(planned, input, hx, options, lengths, resets)
+        call, choice, input, weights = planned
+        return run(call, choice, input, hx, weights, options, lengths, resets)
 
-    def step(self, input, hx=None, *, one_hot=False):
+    def step(self, input, hx=None, *, resets=None, one_hot=False):
         """One step of a stream: (output, hx) from this moment's input and the state before it.
 
         input: (B, I), or (I,) for a single sequence; with `one_hot` indices, without I. hx: the
-            state that the last step, or a whole sequence, returned; None to begin.
+            state that the last step, or a whole sequence, returned; None to begin. resets: (B,)
+            bool, or () for a single sequence: True where the state before is to count as zero.
 
         Returns output (B, H), or (H,), and the state after. The kernels are those that run whole
         sequences. What is added up in another order is the input's product with W_ih, for which
@@ -59,10 +67,12 @@ class _Recurrent(nn.RNNBase):
         if isinstance(input, PackedSequence):
             raise ValueError("a step takes a tensor, (B, I) or (I,), got a PackedSequence")
         dim = 1 if self.batch_first and input.dim() == (1 if one_hot else 2) else 0
-        output, hx = self(input.unsqueeze(dim), hx, one_hot=one_hot)
+        if torch.is_tensor(resets):
+            resets = resets.unsqueeze(dim)
+        output, hx = self(input.unsqueeze(dim), hx, resets=resets, one_hot=one_hot)
         return output.squeeze(dim), hx
 
-    def _options(self, one_hot):
+    def _options(self, one_hot, return_cell_states=False, return_gates=False):
         return Options(
             self.num_layers,
             self.dropout,
@@ -70,18 +80,16 @@ class _Recurrent(nn.RNNBase):
             bool(self.bidirectional),
             self.batch_first,
             one_hot,
+            return_cell_states,
+            return_gates,
         )
 
-    def _planned(self, input, hx, lengths, one_hot):
-        """(call, choice, input, weights, options), or why (str) the call is left to torch.nn."""
-        options = self._options(one_hot)
-        weights = self._current_weights()
-        if lengths is not None:
-            check(lengths, input, options)
-            input = without_padding(input, lengths, options)
-        if one_hot:
-            input = indices(input, weights)
-        call = describe(CELLS[self.mode], input, hx, weights, options, lengths)
+    def _planned(self, input, hx, options, lengths, resets):
+        """(call, choice, input, weights), or why (str) the call is left to torch.nn."""
+        cell, weights = CELLS[self.mode], self._current_weights()
+        options.check(cell)
+        input = prepared(input, weights, options, lengths, resets)
+        call = describe(cell, input, hx, weights, options, lengths, resets)
         if type(call) is str:
             return call
         if call.H != self.hidden_size:
@@ -94,13 +102,14 @@ class _Recurrent(nn.RNNBase):
             problem = missing(weights) if step else weights_problem(call, weights)
             if problem:
                 return problem
-        return call, choice, input, weights, options
+        return call, choice, input, weights
 
-    def _left_to_torch(self, reason, input, hx, lengths, one_hot):
+    def _left_to_torch(self, reason, input, hx, options, lengths, resets):
         if forced_engine() in TORCH_NN:
-            return self._as_torch(input, hx, lengths, one_hot)
+            return self._as_torch(input, hx, options, lengths, resets)
         with torch.random.fork_rng(devices=[]):
-            self._as_torch(input, hx, lengths, one_hot)  # for torch.nn's own error, if it has one
+            # For torch.nn's own error, if it has one.
+            self._as_torch(input, hx, options, lengths, resets)
         require_torch_nn(reason)
 
     def _current_weights(self):
@@ -116,22 +125,27 @@ class _Recurrent(nn.RNNBase):
         except KeyError:
             return [getattr(self, name, None) for name in names]
 
-    def _as_torch(self, input, hx, lengths, one_hot):
+    def _as_torch(self, input, hx, options, lengths, resets):
         """The forward of torch.nn's class: for the calls it alone serves, and for its errors."""
         if lengths is not None:
-            options = self._options(one_hot)
             check(lengths, input, options)
-            forward = partial(self._as_torch, lengths=None, one_hot=one_hot)
-            if 0 in input.shape[:2]:
-                return forward(input, hx)
-            input = without_padding(input, lengths, options)
-            return by_packing(forward, input, hx, lengths, options)
-        if one_hot:
+            if 0 not in input.shape[:2]:
+                input = without_padding(input, lengths, options)
+                return by_packing(
+                    lambda packed, hx, _: self._as_torch(packed, hx, options, None, resets),
+                    input, hx, lengths, options,
+                )  # fmt: skip
+        if options.one_hot:
             data = integers(input)
             dense = nn.functional.one_hot(data.long(), self.input_size)
             dense = dense.to(self._current_weights()[0].dtype)
             input = input._replace(data=dense) if isinstance(input, PackedSequence) else dense
-        return self.native.forward(self, input, hx)
+        results = self.native.forward(self, input, hx)
+        if asked := asked_of(options, resets):
+            raise ValueError(
+                f"{' and '.join(asked)}: torch.nn, which alone takes such an input, has none"
+            )
+        return results
 
 
 class LSTM(_Recurrent):
@@ -140,13 +154,21 @@ class LSTM(_Recurrent):
     i, f, o = σ(W_i x + b_i + W_h h + b_h), g = tanh(likewise); c' = f·c + i·g; h' = o·tanh(c').
 
     Constructor, parameters, state_dict, inputs, outputs and errors are torch.nn.LSTM's. `forward`
-    takes two arguments more, by keyword only:
+    takes more arguments, by keyword only:
 
         lengths: (B,) integers in [0, T] on the input's device, for padded sequences of different
             lengths, in any order: what lies beyond is not read, the output there is zero, and the
             final states are those after each sequence's last step. TypeError if it is not a tensor
             of integers, ValueError if shape or values do not fit, RuntimeError if it is on another
             device. On a GPU, values out of range are found by a device-side assertion.
+        resets: bools of the shape (T, B), or (B, T), or (T,), as the input: where True an episode
+            begins, so the state before that step is zero and no gradient passes. A second direction
+            starts from zero at the step before. TypeError if it is not a tensor of bool, ValueError
+            if the shape does not fit, RuntimeError if it is on another device.
+        return_cell_states: after output and (h_n, c_n) the last layer's every c_t comes too,
+            (T, B, D*H), laid out as the output. ValueError if the module is no LSTM.
+        return_gates: then also the last layer's gates, a dict of "i", "f", "g" and "o" (of a GRU
+            "r", "z" and "n"), each as the cell states. ValueError if the module is an RNN.
         one_hot: `input` holds integer indices in [0, input_size) in place of one-hot vectors, so
             its last dimension is dropped, as (T, B). The product with W_ih becomes a look-up.
             TypeError if `input` is not of integers, IndexError if an index is out of range (on a
@@ -166,7 +188,8 @@ class GRU(_Recurrent):
     """Drop-in replacement of torch.nn.GRU.
 
     r, z = σ(W_i x + b_i + W_h h + b_h); n = tanh(W_in x + b_in + r·(W_hn h + b_hn));
-    h' = (1 - z)·n + z·h. `forward` also takes `lengths` and `one_hot`, as LSTM's does.
+    h' = (1 - z)·n + z·h. `forward` also takes `lengths`, `resets`, `return_gates` and `one_hot`, as
+    LSTM's does.
     """
 
     native = nn.GRU
@@ -180,7 +203,7 @@ class RNN(_Recurrent):
     """Drop-in replacement of torch.nn.RNN.
 
     h' = φ(W_i x + b_i + W_h h + b_h), φ = tanh or relu by `nonlinearity`. `forward` also takes
-    `lengths` and `one_hot`, as LSTM's does.
+    `lengths`, `resets` and `one_hot`, as LSTM's does.
     """
 
     native = nn.RNN

@@ -12,6 +12,8 @@ from .chips import (
     resident_plans,
 )
 
+HIDDEN = "lengths or resets are different for each problem of a torch.func.vmap"
+
 
 def obstacles(name, call):
     """Every reason against one of `PLANS` for a call; none if it can serve."""
@@ -23,6 +25,8 @@ def obstacles(name, call):
 def _obstacles_of_torch(plan, call):
     call = as_packed(call)
     reasons = []
+    if plan in ("aten", "cell") and call.asked:
+        reasons.append(f"torch.nn has no {' and no '.join(call.asked)}")
     if plan in ("cell", "bptt"):
         for special in specials(call):
             reasons.append(f"{special}: only torch's own operators heed that")
@@ -36,6 +40,8 @@ def _obstacles_of_torch(plan, call):
         if call.one_hot:
             reasons.append("the input holds indices, and the plan takes vectors")
     if plan == "bptt":
+        if call.hidden:
+            reasons.append(HIDDEN)
         if call.device != "cpu":
             reasons.append(f"the plan is for tensors on the CPU, these are on {call.device}")
         if call.dtype not in (torch.float32, torch.float64):
@@ -66,6 +72,8 @@ def _obstacles_of_triton(plan, call):
         reasons.append(_not_together(call))
     if call.proj_size:
         reasons.append("proj_size is set, and the kernels have no projection")
+    if call.hidden:
+        reasons.append(HIDDEN)
     if call.special:
         reasons.append(f"{call.special}: only torch's own operators heed that")
     return reasons

@@ -6,40 +6,42 @@ tests.
 """
 
 import torch
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import linear
+
+from .linear import project
+from .schedule import cleared
 
 
-def recurrence(cell, x, state, weights, sizes, reverse, lengths=None):
-    """As `bptt.forward`: (rows, I) or indices (rows,) -> the states h (rows, R), final states.
+def recurrence(cell, x, state, weights, sizes, reverse, lengths=None, fresh=None):
+    """As `bptt.forward`: h (rows, R), the final states, the other states (rows, H) each.
 
     lengths: None, or (B,) integers where all sizes are B; after its length a sequence keeps its
-    state, and h is zero.
+    state, and what is given of it is zero.
     """
     gates = len(cell.gates)
-    if x.is_floating_point() or x.is_complex():
-        projected = linear(x, weights.w_ih, weights.b_ih)
-    else:
-        projected = embedding(x, weights.w_ih.t())
-        projected = projected if weights.b_ih is None else projected + weights.b_ih
-    steps = list(projected.split(sizes))
-    outputs = [None] * len(steps)
-    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
+    steps = project(x, weights.w_ih, weights.b_ih).split(sizes)
+    begins = [None] * len(sizes) if fresh is None else fresh.split(sizes)
+    outputs = [None] * len(sizes)
+    for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         size = sizes[t]
-        active = tuple(s[:size] for s in state)
+        before = active = tuple(s[:size] for s in state)
+        if begins[t] is not None:
+            before = cleared(before, begins[t])
         x_gates = steps[t].chunk(gates, 1)
-        h_gates = linear(active[0], weights.w_hh, weights.b_hh).chunk(gates, 1)
-        after, _ = cell.forward(x_gates, h_gates, active)
+        h_gates = linear(before[0], weights.w_hh, weights.b_hh).chunk(gates, 1)
+        after, _ = cell.forward(x_gates, h_gates, before)
         if weights.w_hr is not None:
             after = (linear(after[0], weights.w_hr), *after[1:])
         if lengths is not None:
             ongoing = (t < lengths).unsqueeze(1)
-            outputs[t] = after[0] * ongoing
+            outputs[t] = tuple(torch.where(ongoing, s, 0.0) for s in after)
             state = tuple(map(torch.where, (ongoing,) * len(state), after, active))
             continue
-        outputs[t] = after[0]
+        outputs[t] = after
         # Rows of sequences that are done, or have not begun, keep their state.
         state = tuple(
             torch.cat((new, old[size:])) if size < old.shape[0] else new
             for new, old in zip(after, state, strict=True)
         )
-    return torch.cat(outputs), state
+    h, *others = map(torch.cat, zip(*outputs, strict=True))
+    return h, state, others

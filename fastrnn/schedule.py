@@ -25,13 +25,18 @@ class Chunk(NamedTuple):
     stop: int
     sizes: tuple[int, ...]
 
-    def runs(self, backwards):
-        """(first, last + 1, size) of each stretch of equal size, in the order of the walk."""
-        sizes = self.sizes[::-1] if backwards else self.sizes
+    def runs(self, backwards, alone=()):
+        """(first, last + 1, size, rows) of each stretch of equal size, in the order of the walk.
+
+        alone: the rows of each step that is to be a stretch of its own, by step; `rows` are these,
+        or None.
+        """
+        key = [(size, self.first_step + k) for k, size in enumerate(self.sizes)]
+        key = [(size, t if t in alone else None) for size, t in key]
         first = 0
-        for size, group in groupby(sizes):
+        for (size, t), group in groupby(key[::-1] if backwards else key):
             last = first + len(list(group))
-            yield first, last, size
+            yield first, last, size, None if t is None else alone[t]
             first = last
 
 
@@ -95,3 +100,18 @@ def resize(carry, size, joining, leaving):
         leaving[size:rows] = carry[size:]
         return carry[:size]
     return torch.cat((carry, joining[rows:size]))
+
+
+def steps_of(marked, sizes):
+    """The steps with a marked row, and their rows: {step: slice}; marked: (rows,) or None."""
+    if marked is None:
+        return {}
+    rows = [0, *accumulate(sizes)]
+    return {
+        t: slice(rows[t], rows[t + 1]) for t, marks in enumerate(marked.split(sizes)) if marks.any()
+    }
+
+
+def cleared(states, marked):
+    """The states with zeros in marked rows."""
+    return tuple(s.masked_fill(marked.unsqueeze(1), 0) for s in states)

@@ -1,21 +1,24 @@
 """The torch engine: ways to run a stack of layers with nothing but torch. `dispatch.py` chooses.
 
-A plan is a function (call, x, sizes, state, weights, options) -> (output, final state):
+A plan is a function (call, x, sizes, state, weights, options) -> Results:
 
     call      the `Call` that was chosen for
     x         (T, B, I), or packed rows (N, I); without I for one-hot input
     sizes     None, or the batch sizes of a packed input
     state     one (L*D, B, ...) tensor for each of the cell's states, or None for zeros
     weights   the flat list of a torch.nn module
-    output    (T, B, D*R) or (N, D*R)
+
+Those made by `layered` also take lengths, (B,), and fresh, (D, N) bool, by name: see `resets.py`.
 """
 
 import torch
 from torch import _VF
 from torch.nn import functional as F
 
-from . import bptt, reference
-from .autograd import Recurrence
+from . import bptt, linear, reference
+from .autograd import recur
+from .results import Results
+from .walk import walk_of
 from .weights import Weights
 
 CELL_STEPS = {
@@ -51,13 +54,13 @@ def aten(call, x, sizes, state, weights, options):
         output, *final = operator(x, hx, weights, *stack, False)
     else:
         output, *final = operator(x, sizes, hx, weights, *stack)
-    return output, tuple(final)
+    return Results(output, tuple(final))
 
 
 def layered(recurrence):
     """A plan from one recurrence: layers, directions and the dropout between them."""
 
-    def plan(call, x, sizes, state, weights, options):
+    def plan(call, x, sizes, state, weights, options, lengths=None, fresh=None):
         L, D = call.layers, call.directions
         if state is None:
             state = zero_state(call, weights, options)
@@ -69,34 +72,47 @@ def layered(recurrence):
             sizes = tuple(sizes.tolist())
         finals = []
         for layer in range(L):
-            outputs = []
-            for k in range(layer * D, layer * D + D):
+            found, gates = [], []
+            for d in range(D):
+                k = layer * D + d
                 initial = tuple(s[k] for s in state)
                 w = Weights.of_layer(weights, k, L * D)
-                h, final = recurrence(call.cell, rows, initial, w, sizes, k % D == 1)
-                outputs.append(h)
-                finals.append(final)
-            rows = h if D == 1 else torch.cat(outputs, 1)
+                marks = (lengths, None if fresh is None else fresh[d])
+                way = (sizes, d == 1, *marks)
+                found.append(
+                    recurrence(call.cell, rows, initial, w, *way, options.return_cell_states)
+                )
+                if options.return_gates and layer == L - 1:
+                    walk = walk_of(*way, rows.device)
+                    gates.append(linear.gates(call.cell, walk, rows, initial, w, found[-1][0]))
+            outputs, final, others = zip(*found, strict=True)
+            finals += final
+            rows = outputs[0] if D == 1 else torch.cat(outputs, 1)
             if layer < L - 1 and options.dropout > 0:
                 rows = torch.dropout(rows, options.dropout, options.training)
-        if D == 1 and h.requires_grad:
+        cells = None
+        if options.return_cell_states:
+            cells = torch.cat([c for (c,) in others], 1)
+        if D == 1 and rows.requires_grad:
             # The backward pass of the loop needs h as it is now; what the caller gets, the caller
             # may change in place, as with torch.nn.
-            rows = h.clone()
-        return rows.view(*shape, rows.shape[-1]), tuple(map(torch.stack, zip(*finals, strict=True)))
+            rows = rows.clone()
+        final = tuple(map(torch.stack, zip(*finals, strict=True)))
+        return Results.of_rows(shape, rows, final, cells, gates)
 
     return plan
 
 
-@layered
-def bptt_plan(cell, x, state, weights, sizes, reverse):
-    """The loops of `bptt.py`."""
-    if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, *state, *weights)
-    ):
-        h, *final = Recurrence.apply(bptt.Layer(cell, sizes, reverse), x, *state, *weights)
-        return h, final
-    return bptt.forward(cell, x, state, weights, sizes, reverse, keep_all=False)[:2]
+def reference_recurrence(cell, x, state, weights, sizes, reverse, lengths, fresh, cells):
+    """The formulas, step by step."""
+    return reference.recurrence(cell, x, state, weights, sizes, reverse, lengths, fresh)
+
+
+def bptt_recurrence(cell, x, state, weights, sizes, reverse, lengths, fresh, cells):
+    """The loops of `bptt.py`. Lengths have been packed."""
+    state = [s.unsqueeze(0) for s in state]
+    h, final, others = recur(bptt.Layer(cell, sizes, reverse, fresh), x, state, [weights], cells)
+    return h, [s[0] for s in final], others
 
 
 def cell_plan(call, x, sizes, state, weights, options):
@@ -122,12 +138,12 @@ def cell_plan(call, x, sizes, state, weights, options):
         final = [part.unsqueeze(0) for part in now]
     else:
         final = list(map(torch.stack, zip(*layers, strict=True)))
-    return torch.stack(xs), final
+    return Results(torch.stack(xs), tuple(final))
 
 
 PLANS = {
     "aten": aten,
     "cell": cell_plan,
-    "bptt": bptt_plan,
-    "reference": layered(reference.recurrence),
+    "bptt": layered(bptt_recurrence),
+    "reference": layered(reference_recurrence),
 }

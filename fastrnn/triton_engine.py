@@ -7,13 +7,12 @@ launches.
 """
 
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 
 from . import cooperation, reference, stepping
-from .autograd import Recurrence
+from .autograd import recur
 from .chips import cooperative_plans, resident_plans
 from .inputs import input_rows
 from .kernels import padding, resident, step
@@ -24,11 +23,12 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
+from .walk import walk_of
 from .weights import Weights
 
 
 class Layer(NamedTuple):
-    """One layer for `Recurrence`: all that is known of it but its tensors.
+    """One layer for `autograd.py`: all that is known of it but its tensors.
 
     plans: how to cut `resident` or `cooperative` forward and, in training, back; None stands for
     `step`.
@@ -42,55 +42,87 @@ class Layer(NamedTuple):
     precision: str
     recompute: bool
 
-    def forward(self, x, state, weights, keep_all):
-        """h (N, D*H), the final states (D, B, H), and what `backward` needs if `keep_all`."""
+    rows_of_saved = 1  # the dimension of rows in what `forward` saves
+
+    def walks(self, D, device):
+        rows = self.rows
+        sizes = self.sizes or (rows.B,) * rows.T
+        lengths = rows.lengths if self.sizes is None else None
+        fresh = [None] * D if rows.fresh is None else rows.fresh.flatten(1).bool().unbind(0)
+        return [walk_of(sizes, d == 1, lengths, fresh[d], device) for d in range(D)]
+
+    def widened(self, V):
+        """The layer of V sequences in the place of each."""
+        T, B, N, lengths, offsets, fresh = self.rows
+        rows = Rows(
+            T, B * V, N * V,
+            None if lengths is None else lengths.repeat_interleave(V),
+            None if offsets is None else offsets * V,
+            None if fresh is None else fresh.repeat_interleave(V, 2),
+        )  # fmt: skip
+        sizes = None if self.sizes is None else tuple(size * V for size in self.sizes)
+        return self._replace(rows=rows, sizes=sizes)
+
+    def forward(self, x, state, weights, keep_all, cells=False):
         cell, rows = self.cell, self.rows
         w, b = _stacked(weights, "w_hh"), _stacked(weights, "b_hh")
         D, H = w.shape[0], w.shape[2]
+        state = _contiguous(state)
         with _launching(self.precision, w.device):
             gates = self._project(x, weights)
+            kept = len(cell.states) if keep_all or cells else 1
             # A view made in here is one that the caller could not change in place.
-            flat = w.new_empty(rows.N, D * H)
-            h = flat.view(rows.N, D, H)
-            others = [torch.empty_like(h) if keep_all else None for _ in cell.states[1:]]
+            flat = [w.new_empty(rows.N, D * H) for _ in range(kept)]
+            states = [s.view(rows.N, D, H) for s in flat]
             final = [w.new_empty(D, rows.B, H) for _ in cell.states]
             saved = gates if keep_all and cell.saved and not self.recompute else None
-            tensors = (gates, saved, w, b, state, [h, *others], final)
+            absent = [None] * (len(cell.states) - kept)
+            tensors = (gates, saved, w, b, state, [*states, *absent], final)
             if self.plans is None:
                 stepping.forward(cell, rows, *tensors)
             else:
                 self._engine.forward(cell, self.plans[0], self.precision, *tensors, rows)
-            padding.clear(flat, rows)
-        return flat, final, [saved, *others] if keep_all else []
+            padding.clear(flat[0], rows)
+        return flat[0], final, flat[1:], [] if saved is None else [saved]
 
-    def backward(self, x, state, weights, h, saved, dh, dfinal, needs):
-        """The gradients of x, of the states and of every direction's weights, where needed."""
+    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs):
+        states, needed = (h, *others), needs[1 : 1 + len(state)]
+        # The gates give way to their gradients, unless there may be another way back.
+        spare = not torch._C._autograd._get_current_graph_task_keep_graph()
+        with _launching(self.precision, h.device):
+            dgates, dstate = self._walk_back(
+                x, state, weights, states, saved, dstates, dfinal, needed, spare
+            )
+            dx, dweights = self._products(x, state, weights, h, dgates, needs)
+        return dx, *dstate, *dweights
+
+    def gate_gradients(self, x, state, weights, h, others, saved, dstates, dfinal):
+        states, needed = (h, *others), (True,) * len(state)
+        with _launching(self.precision, h.device):
+            return self._walk_back(
+                x, state, weights, states, saved, dstates, dfinal, needed, spare=False
+            )
+
+    def _walk_back(self, x, state, weights, states, saved, dstates, dfinal, needs, spare):
+        """dgates (D, N, slots, H), in the place of the saved gates if these are `spare`, and the
+        gradients of the initial states, where needed."""
         cell, rows = self.cell, self.rows
-        S = len(cell.states)
         w = _stacked(weights, "w_hh")
         D, H = w.shape[0], w.shape[2]
-        with _launching(self.precision, w.device):
-            gates, *others = saved
-            states = [h.view(rows.N, D, H), *others]
-            dstate = [w.new_empty(D, rows.B, H) if n else None for n in needs[1 : 1 + S]]
-            # The gates give way to their gradients, unless there may be another way back.
-            again = torch._C._autograd._get_current_graph_task_keep_graph()
-            if gates is None and cell.saved:
-                gates, again = self._recompute(x, state, weights, states), False
-            if gates is None or again:
-                dgates = w.new_empty(D, rows.N, cell.slots, H)
-            else:
-                dgates = gates
-            dh = None if dh is None else dh.contiguous()
-            dfinal = [None if d is None else d.contiguous() for d in dfinal]
-            tensors = (gates, dgates, w, state, states, dh, dfinal, dstate)
-            if self.plans is None:
-                stepping.backward(cell, rows, *tensors)
-            else:
-                self._engine.backward(cell, self.plans[1], self.precision, *tensors, rows)
-            padding.clear(dgates.flatten(2), rows)
-            dx, dweights = self._products(x, state, weights, states[0], dgates, needs)
-        return dx, *dstate, *dweights
+        state, dstates, dfinal = map(_contiguous, (state, dstates, dfinal))
+        states = [s.view(rows.N, D, H) for s in _contiguous(states)]
+        dstate = [w.new_empty(D, rows.B, H) if n else None for n in needs]
+        (gates,) = _contiguous(saved) or (None,)
+        if gates is None and cell.saved:
+            gates, spare = self._recompute(x, state, weights, states), True
+        dgates = gates if gates is not None and spare else w.new_empty(D, rows.N, cell.slots, H)
+        tensors = (gates, dgates, w, state, states, dstates, dfinal, dstate)
+        if self.plans is None:
+            stepping.backward(cell, rows, *tensors)
+        else:
+            self._engine.backward(cell, self.plans[1], self.precision, *tensors, rows)
+        padding.clear(dgates.flatten(2), rows)
+        return dgates, dstate
 
     def reference(self, x, state, weights):
         """What `forward` gives, by torch's own operators."""
@@ -147,7 +179,8 @@ class Layer(NamedTuple):
 
     def _products(self, x, state, weights, h, dgates, needs):
         """The gradient of x, and of all directions' weights in their order."""
-        H, own, G = h.shape[2], self._own, len(self.cell.gates)
+        H, own, G = dgates.shape[3], self._own, len(self.cell.gates)
+        h = h.view(h.shape[0], -1, H)
         needs_x, needs = needs[0], needs[1 + len(state) :]
         dx, dweights = None, []
         for d, w in enumerate(weights):
@@ -173,6 +206,10 @@ class Layer(NamedTuple):
                 db_hh = torch.cat((db_ih[: (G - own) * H], alone.sum(0))) if own else db_ih.clone()
             dweights += dw_ih, dw_hh, db_ih, db_hh, None
         return dx, dweights
+
+
+def _contiguous(tensors):
+    return [None if t is None else t.contiguous() for t in tensors]
 
 
 def _stacked(weights, name):
@@ -241,14 +278,9 @@ def run(plan, call, x, sizes, state, weights, options, lengths):
         here = slice(k * D, k * D + D)
         initial = [None] * len(call.cell.states)
         if state is not None:
-            initial = [s[here].contiguous() for s in state]
+            initial = [s[here] for s in state]
         w = [Weights.of_layer(weights, n, L * D) for n in range(L * D)[here]]
-        tensors = (h, *initial, *chain.from_iterable(w))
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            h, *final = Recurrence.apply(layer, *tensors)
-        else:
-            with torch.no_grad():
-                h, final, _ = layer.forward(h, initial, w, keep_all=False)
+        h, final, _ = recur(layer, h, initial, w)
         finals.append(final)
         if k < L - 1 and options.dropout > 0:
             h = torch.dropout(h, options.dropout, options.training)

@@ -138,13 +138,14 @@ def test_any_sizes_in_any_chunks(cell, sizes, chunk, reverse, bias, used, seed):
 
     def loop():
         h, *final = Recurrence.apply(Layer(cell, tuple(sizes), reverse), *inputs)
-        return h, final
+        return h, final[: len(cell.states)]
 
     def steps():
         x, *rest = inputs
         states = len(cell.states)
-        state, weights = rest[:states], Weights(*rest[states:])
-        return reference.recurrence(cell, x, state, weights, tuple(sizes), reverse)
+        state, weights = [s[0] for s in rest[:states]], Weights(*rest[states:])
+        h, final, _ = reference.recurrence(cell, x, state, weights, tuple(sizes), reverse)
+        return h, [s[None] for s in final]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "CHUNK_STEPS", chunk)
@@ -157,7 +158,7 @@ def test_any_sizes_in_any_chunks(cell, sizes, chunk, reverse, bias, used, seed):
 def arguments(cell, sizes, bias=True, I=3, H=2):
     """Random tensors for Recurrence: x, the states and the weights."""
     rows = len(cell.gates) * H
-    shapes = [(sum(sizes), I), *[(sizes[0], H)] * len(cell.states), (rows, I), (rows, H)]
+    shapes = [(sum(sizes), I), *[(1, sizes[0], H)] * len(cell.states), (rows, I), (rows, H)]
     shapes += [(rows,), (rows,)] if bias else []
     made = [torch.randn(shape, dtype=DOUBLE).requires_grad_() for shape in shapes]
     return [*made, *[None] * (1 if bias else 3)]

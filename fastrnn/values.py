@@ -1,0 +1,19 @@
+"""What torch.func's transforms do to a call."""
+
+import torch
+from torch._C import _functorch
+from torch.autograd import forward_ad
+
+
+def transforming():
+    """Whether one of them, or forward-mode differentiation, is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def hidden(tensor):
+    """Whether a tensor's values are out of sight: vmap's stand for several. None has no values."""
+    while tensor is not None and _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
