@@ -28,6 +28,9 @@ setup(
             "hypothesis",
             "matplotlib",
             "numpy",
+            "onnx",  # torch's exporter needs this and onnxscript; onnxruntime runs what comes out
+            "onnxruntime",
+            "onnxscript",
             "pytest",
             "pytest-benchmark",
             "pytest-xdist",  # the tests on all cores: compiling every plan takes minutes

@@ -22,12 +22,15 @@ from fastrnn.kernels.device import constants, of_products, on_device
 INTEGERS = {
     "lengths_ptr": "*i64",
     "offsets_ptr": "*i64",
+    "fresh_ptr": "*u8",
     "counters_ptr": "*i64",
     "vain_ptr": "*i32",
 }
 # The kinds of rows, and the tensors that a kernel then has to do without.
 ABSENT = {"dense": ("lengths_ptr", "offsets_ptr"), "packed": (), "padded": ("offsets_ptr",)}
-SECOND_STATE = ("c_0_ptr", "c_ptr", "c_n_ptr", "dc_n_ptr", "dc_0_ptr")
+# What few calls have: episodes that begin on the way, a gradient of every step's cell state.
+RARE = ("fresh_ptr", "dc_ptr")
+SECOND_STATE = ("dc_ptr", "c_0_ptr", "c_ptr", "c_n_ptr", "dc_n_ptr", "dc_0_ptr")
 SECOND_STATE += ("c_before_ptr", "c_after_ptr", "dc_after_ptr", "dc_before_ptr")
 MATRIX_INSTRUCTIONS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync")
 
@@ -62,36 +65,39 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
     return triton.compile(source, target=target, options=options)
 
 
-def resident_kernel(row, H, rows, dtype, arch):
-    """A kernel of `resident.py` as a row of `plans.csv` cuts it."""
+def resident_kernel(row, H, rows, dtype, arch, given=()):
+    """A kernel of `resident.py` as a row of `plans.csv` cuts it; with what is `given` of RARE."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
     arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants()}
     options = {"num_warps": row.warps, "num_stages": 1}
-    return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options)
+    return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options, given)
 
 
-def cooperative_kernel(row, H, rows, dtype, arch, together=True):
+def cooperative_kernel(row, H, rows, dtype, arch, together=True, given=()):
     """A kernel of `cooperative.py` as a row of `cooperative.csv` cuts it, for all steps or one."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
     slab = slab_of(cell, row.way, H)
     arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants(slab)}
     options = {"num_warps": row.warps, "num_stages": 1, "launch_cooperative_grid": together}
     absent = () if together else ("counters_ptr", "vain_ptr")
-    return _of_cell(cooperative, cell, row.way, arguments, dtype, arch, rows, options, absent)
+    return _of_cell(
+        cooperative, cell, row.way, arguments, dtype, arch, rows, options, given, absent
+    )
 
 
-def step_kernel(cell, way, H, rows, dtype, arch):
+def step_kernel(cell, way, H, rows, dtype, arch, given=()):
     """A kernel of `step.py`, as its launcher cuts it."""
     launched = {}
     kernel = {(1, 1, -(-H // 128)): launched.update}  # by the grid for one sequence
     step._launch(kernel, 1, 1, H)
     options = {"num_warps": launched.pop("num_warps")}
-    return _of_cell(step, cell, way, launched, dtype, arch, rows, options)
+    return _of_cell(step, cell, way, launched, dtype, arch, rows, options, given)
 
 
-def _of_cell(module, cell, way, arguments, dtype, arch, rows, options, absent=()):
+def _of_cell(module, cell, way, arguments, dtype, arch, rows, options, given, absent=()):
     function = {way.upper(): on_device(getattr(cell, way))}
-    absent += ABSENT[rows] + (SECOND_STATE if len(cell.states) == 1 else ())
+    absent += (*ABSENT[rows], *(name for name in RARE if name not in given))
+    absent += SECOND_STATE if len(cell.states) == 1 else ()
     kernel = getattr(module, f"{way}_kernel")
     arguments = {**function, **constants(cell), **arguments}
     return compiled(kernel, arguments, dtype, arch, absent, **options)

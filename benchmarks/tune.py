@@ -175,9 +175,10 @@ def launch(
         saved = other if cell.saved else None
         return lambda: engine.forward(*how, gates, saved, w, b, initial, states, final, rows)
     saved = gates.sigmoid() if cell.saved else None
-    dh = normal(T * B, D, H)
+    dstates = [normal(T * B, D, H), None][: len(cell.states)]
     dfinal = [normal(D, B, H) for _ in cell.states]
-    return lambda: engine.backward(*how, saved, other, w, initial, states, dh, dfinal, final, rows)
+    tensors = (saved, other, w, initial, states, dstates, dfinal, final)
+    return lambda: engine.backward(*how, *tensors, rows)
 
 
 def choose(timed: list[Timed]) -> list[Row]:

@@ -30,8 +30,9 @@ NATIVE_OF = {ours: native for native, ours in REPLACED_BY.items()}
 def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
     """Make every torch.nn RNN and cell of a model, or the model itself, a fastrnn one, in place.
 
-    Parametrized modules are converted too. Subclasses of torch.nn's classes are left alone, since
-    fastrnn's modules are not of the class that their own methods build upon.
+    Parametrized modules and those that `fully_shard` has sharded are converted too. Subclasses of
+    torch.nn's classes are left alone, since fastrnn's modules are not of the class that their own
+    methods build upon.
 
     Args:
         report: called with one line for each module converted or left alone; None for silence.
@@ -57,10 +58,10 @@ def _swap(model, kinds, report):
     for name, module in model.named_modules():
         label = name or "(the model)"
         kind = type(module)
-        base = kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+        base = kind.__bases__[-1] if _is_made_for(module) else kind
         if base in kinds:
             target = kinds[base]
-            module.__class__ = target if kind is base else _parametrized_twin(kind, target)
+            module.__class__ = target if kind is base else _twin(kind, target)
             say(f"fastrnn: {label}: {_title(base)} -> {_title(target)}")
         elif isinstance(module, tuple(kinds)):
             parent = next(k for k in kind.__mro__ if k in kinds)
@@ -71,10 +72,20 @@ def _swap(model, kinds, report):
     return model
 
 
-def _parametrized_twin(kind, base):
-    """The class that torch's parametrizations made for one module, on another base."""
+def _is_made_for(module):
+    """Whether torch made the module's class, from the one it had: that is the last base.
+
+    Parametrizations do; `fully_shard` does, with a base of its own before it.
+    """
+    kind = type(module)
+    sharded = kind.__bases__[0].__module__.startswith("torch.distributed.")
+    return sharded or parametrize.is_parametrized(module)
+
+
+def _twin(kind, target):
+    """The class that torch made for a module, on another base."""
     members = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    return type(f"Parametrized{base.__name__}", (base,), members)
+    return type(kind.__name__, (*kind.__bases__[:-1], target), members)
 
 
 def _title(kind):

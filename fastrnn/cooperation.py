@@ -34,7 +34,9 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
     _run(launch, plan, initial, final, (D, rows.B, H), rows.T, w.device)
 
 
-def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfinal, dinitial, rows):
+def backward(
+    cell, plan, precision, saved, dgates, w, initial, states, dstates, dfinal, dinitial, rows
+):
     """As `kernels/resident.py`'s, with a CooperativePlan."""
     D, H = w.shape[0], w.shape[2]
     gates = w.view(D, -1, H, H)
@@ -43,8 +45,8 @@ def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfina
 
     def launch(dafter, dbefore, steps, waiting):
         cooperative.backward(
-            cell, plan, precision, saved, dgates, transposed, initial, states, dh, dafter, dbefore,
-            rows, steps, waiting,
+            cell, plan, precision, saved, dgates, transposed, initial, states, dstates, dafter,
+            dbefore, rows, steps, waiting,
         )  # fmt: skip
 
     # The gradient of the initial h takes a product more.

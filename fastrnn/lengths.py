@@ -16,6 +16,21 @@ def check(lengths, input, options):
     On a CPU that includes their values. On a GPU looking at these would mean waiting for it, so
     there a value out of range ends in a device-side assertion, as an index out of range does.
     """
+    T = check_form(lengths, input, options)
+    if hidden(lengths):
+        return
+    message = f"lengths must lie in [0, {T}]"
+    right = ((lengths >= 0) & (lengths <= T)).all()
+    if lengths.device.type == "cpu":
+        if not right:
+            low, high = int(lengths.min()), int(lengths.max())
+            raise ValueError(f"{message}, got {low} to {high}")
+    elif lengths.device.type != "meta":
+        torch._assert_async(right, message)
+
+
+def check_form(lengths, input, options):
+    """The part of `check` that looks at no value; returns T."""
     if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS:
         kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"lengths must be a tensor of integers, got {kind}")
@@ -31,16 +46,7 @@ def check(lengths, input, options):
             "Input and lengths tensors are not at the same device, found input tensor at "
             f"{input.device} and lengths tensor at {lengths.device}"
         )
-    message = f"lengths must lie in [0, {T}]"
-    right = ((lengths >= 0) & (lengths <= T)).all()
-    if hidden(lengths):
-        return
-    if lengths.device.type == "cpu":
-        if not right:
-            low, high = int(lengths.min()), int(lengths.max())
-            raise ValueError(f"{message}, got {low} to {high}")
-    elif lengths.device.type != "meta":
-        torch._assert_async(right, message)
+    return T
 
 
 def without_padding(input, lengths, options):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from . import onnx_export, torchscript
 from .call import TORCH_NN
 from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
@@ -24,6 +25,7 @@ class _Recurrent(nn.RNNBase):
     """What the three modules share. `native` is the class of torch.nn that each replaces."""
 
     native: ClassVar[type[nn.RNNBase]]
+    __prepare_scriptable__ = torchscript.refuse
 
     def forward(
         self,
@@ -37,6 +39,8 @@ class _Recurrent(nn.RNNBase):
         return_gates=False,
     ):
         options = self._options(one_hot, return_cell_states, return_gates)
+        if onnx_export.under_way():
+            return onnx_export.sequences(self, input, hx, options, lengths, resets)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._as_torch(input, hx, options, lengths, resets)
         planned = self._planned(input, hx, options, lengths, resets)

@@ -2,7 +2,7 @@
 
 Rows lie as `kernels/rows.py` says; `states` is (N, H), the state after each row's step, `initial`
 (B, H) the one before a sequence's first step, or None for zeros; `reverse` says that time ran
-backwards.
+backwards. Where `rows.fresh` says that an episode begins, the state before is zero.
 """
 
 import torch
@@ -12,15 +12,21 @@ def before(rows, states, initial, reverse):
     """(N, H), the state before each row's step."""
     if initial is None:
         initial = states.new_zeros(rows.B, states.shape[1])
-    if not _ragged(rows, reverse):
+    if _ragged(rows, reverse):
+        neighbours = _rows_before(rows, reverse, states.device)
+        found = torch.cat((states, initial)).index_select(0, neighbours)
+    else:
         B = rows.B
-        return torch.cat((states[B:], initial) if reverse else (initial, states[:-B]))
-    return torch.cat((states, initial)).index_select(0, _rows_before(rows, reverse, states.device))
+        found = torch.cat((states[B:], initial) if reverse else (initial, states[:-B]))
+    if rows.fresh is not None:
+        found.masked_fill_(rows.fresh[int(reverse)].view(-1, 1) != 0, 0)
+    return found
 
 
 def product_with_before(d, rows, states, initial, reverse):
     """dᵀ · before, for d (N, K): (K, H)."""
-    if _ragged(rows, reverse) and not (rows.offsets is None and initial is None):
+    copied = _ragged(rows, reverse) and not (rows.offsets is None and initial is None)
+    if copied or rows.fresh is not None:
         return d.t() @ before(rows, states, initial, reverse)
     # The rows of neighbouring steps lie B apart. Where a sequence is padded, d is zero.
     B = rows.B

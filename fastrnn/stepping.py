@@ -25,7 +25,7 @@ def forward(cell, rows, gates, saved, w, b, initial, states, final):
             whole.copy_(part)
 
 
-def backward(cell, rows, saved, dgates, w, initial, states, dh, dfinal, dinitial):
+def backward(cell, rows, saved, dgates, w, initial, states, dstates, dfinal, dinitial):
     """As `kernels/resident.py`'s, without a plan."""
     D, H = w.shape[0], w.shape[2]
     dcarry = [w.new_empty(D, rows.B, H, dtype=torch.float32) for _ in cell.states]
@@ -35,7 +35,7 @@ def backward(cell, rows, saved, dgates, w, initial, states, dh, dfinal, dinitial
     for k in range(rows.T):
         filled = None if k == 0 else product
         step.backward(
-            cell, k, saved, dgates, filled, operand, initial, states, dh, dafter, dcarry, rows
+            cell, k, saved, dgates, filled, operand, initial, states, dstates, dafter, dcarry, rows
         )
         dafter = dcarry
         if k < rows.T - 1 or dinitial[0] is not None:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from . import cooperation, reference, stepping
+from . import cooperation, linear, stepping
+from .adjoint import at, of_direction
 from .autograd import recur
 from .chips import cooperative_plans, resident_plans
 from .inputs import input_rows
@@ -23,6 +24,7 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
+from .results import Results
 from .walk import walk_of
 from .weights import Weights
 
@@ -123,20 +125,6 @@ class Layer(NamedTuple):
             self._engine.backward(cell, self.plans[1], self.precision, *tensors, rows)
         padding.clear(dgates.flatten(2), rows)
         return dgates, dstate
-
-    def reference(self, x, state, weights):
-        """What `forward` gives, by torch's own operators."""
-        rows, H = self.rows, weights[0].w_hh.shape[1]
-        sizes = self.sizes or (rows.B,) * rows.T
-        lengths = rows.lengths if self.sizes is None else None
-        zeros = weights[0].w_hh.new_zeros(rows.B, H)
-        outputs, finals = [], []
-        for d, w in enumerate(weights):
-            initial = tuple(zeros if s is None else s[d] for s in state)
-            h, final = reference.recurrence(self.cell, x, initial, w, sizes, d == 1, lengths)
-            outputs.append(h)
-            finals.append(final)
-        return torch.cat(outputs, 1), [torch.stack(s) for s in zip(*finals, strict=True)]
 
     @property
     def _engine(self):
@@ -241,10 +229,11 @@ PLANS_OF = {
 }
 
 
-def run(plan, call, x, sizes, state, weights, options, lengths):
+def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None):
     """A stack of layers by the engine `plan`; the rest as in `torch_engine.py`.
 
-    lengths: None, or (B,) integers on the device of x, for x of (T, B, ...).
+    lengths: None, or (B,) integers on the device of x; fresh: None, or (D, T, B) bool; both for x
+    of (T, B, ...).
     """
     L, D = call.layers, call.directions
     if call.autocast:
@@ -252,15 +241,16 @@ def run(plan, call, x, sizes, state, weights, options, lengths):
             x = x.to(call.dtype) if x.is_floating_point() else x
             state = None if state is None else [s.to(call.dtype) for s in state]
             weights = [w.to(call.dtype) for w in weights]
-            return run(
-                plan, call._replace(autocast=False), x, sizes, state, weights, options, lengths
-            )
+            call = call._replace(autocast=False)
+            return run(plan, call, x, sizes, state, weights, options, lengths, fresh)
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
         if lengths is not None:
             # Side by side, and the backward pass's own: the caller may fill theirs anew.
             lengths = lengths.to(torch.int32, copy=True)
-        rows = Rows(call.T, call.B, call.T * call.B, lengths)
+        if fresh is not None:
+            fresh = fresh.to(torch.uint8, memory_format=torch.contiguous_format)
+        rows = Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
     else:
         h, shape = x, x.shape[:1]
         rows = packed_rows(sizes, x.device)
@@ -280,13 +270,24 @@ def run(plan, call, x, sizes, state, weights, options, lengths):
         if state is not None:
             initial = [s[here] for s in state]
         w = [Weights.of_layer(weights, n, L * D) for n in range(L * D)[here]]
-        h, final, _ = recur(layer, h, initial, w)
+        below = h
+        h, final, others = recur(layer, below, initial, w, options.return_cell_states)
         finals.append(final)
         if k < L - 1 and options.dropout > 0:
             h = torch.dropout(h, options.dropout, options.training)
-    if L > 1:
-        final = map(torch.cat, zip(*finals, strict=True))
-    return h.view(*shape, h.shape[-1]), tuple(final)
+    final = tuple(final) if L == 1 else tuple(map(torch.cat, zip(*finals, strict=True)))
+    cells, gates = None, []
+    walks = layer.walks(D, h.device) if call.asked else []
+    if options.return_cell_states:
+        # What kernels leave in padding is no number.
+        parts = zip(walks, others[0].chunk(D, 1), strict=True)
+        cells = torch.cat([walk.rows(walk.states(c)) for walk, c in parts], 1)
+    if options.return_gates:
+        gates = [
+            linear.gates(call.cell, walk, below, at(initial, d), w[d], of_direction([h], d, D)[0])
+            for d, walk in enumerate(walks)
+        ]
+    return Results.of_rows(shape, h, final, cells, gates)
 
 
 def packed_rows(sizes, device):

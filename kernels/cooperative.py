@@ -23,11 +23,13 @@ from .cooperative_plans import slab_of
 from .device import constants, of_products, on_device, pair
 from .slab import keep_slab, load_columns, products
 from .tiles import (
+    add_gradients,
     load_before,
     load_bias,
+    load_fresh,
+    load_gradients,
     load_slots,
     load_state,
-    load_tile,
     origin_of,
     row_lengths,
     rows_at,
@@ -35,6 +37,7 @@ from .tiles import (
     store_tile,
     time_of,
     units_of,
+    unless_fresh,
     where_active,
 )
 
@@ -104,6 +107,7 @@ def forward_kernel(
     c_after_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     counters_ptr,  # [1 + D * groups * TILES, SPACING], or None for one step
     vain_ptr,  # [1], where a program says so that has waited in vain, or None
     T,
@@ -176,6 +180,11 @@ def forward_kernel(
                         # Both tensors begin at multiples of 16 bytes; of a choice between addresses
                         # Triton 3.9 would not know that of itself.
                         source = tl.multiple_of(source, 16)
+                before = state[j]
+                if fresh_ptr is not None:
+                    fresh = load_fresh(fresh_ptr, t, T, b, B, active)
+                    has_source &= fresh == 0
+                    before = unless_fresh(fresh, before, STATES)
                 if counters_ptr is not None:
                     microseconds = tl.where(arrived == 0, patience_at_first, patience)
                     vain = wait(
@@ -190,7 +199,7 @@ def forward_kernel(
                 for g in tl.static_range(GATES):
                     # What comes after a wait in vain is no number.
                     h_gates += (product[g] + (bias[g] + tl.where(vain > 0, float("nan"), 0.0)),)
-                after, saved = FORWARD(x, h_gates, state[j])
+                after, saved = FORWARD(x, h_gates, before)
                 out = rows * D + d
                 store_tile(h_ptr, after[0], units, out, active, H)
                 if counters_ptr is not None:
@@ -218,13 +227,15 @@ def backward_kernel(
     c_0_ptr,
     h_ptr,  # [N, D, H], the states after every step
     c_ptr,
-    dh_ptr,  # [N, D, H], of the output, or None
+    dh_ptr,  # [N, D, H], of the states after every step by themselves, or None
+    dc_ptr,
     dh_after_ptr,  # [D, B, H], before step `begin` of the way back, or None
     dc_after_ptr,
     dh_before_ptr,  # [D, B, H], after the last step, or None
     dc_before_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     counters_ptr,  # [1 + D * groups * TILES, SPACING], or None for one step
     vain_ptr,  # [1], where a program says so that has waited in vain, or None
     T,
@@ -259,6 +270,7 @@ def backward_kernel(
     dtype: tl.constexpr = w_ptr.dtype.element_ty
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
+    dstate_ptrs = (dh_ptr, dc_ptr)
     dafter_ptrs = (dh_after_ptr, dc_after_ptr)
     dbefore_ptrs = (dh_before_ptr, dc_before_ptr)
 
@@ -287,12 +299,18 @@ def backward_kernel(
                 # Under way while the others are waited for.
                 saved = load_slots(saved_ptr, rows, active, 0, SAVED, SLOTS, units, H)
                 after = load_state(state_ptrs, units, out, active, STATES, H)
-                before = load_before(
-                    state_ptrs, initial_ptrs, t, steps, b, B, lengths, offsets_ptr, units, STATES, H
-                )
-                dh = load_tile(dh_ptr, units, out, active, H)
-                source = rows_at(t_product, b, B, offsets_ptr) + tl.cast(d, tl.int64) * N
+                has_before = t < lengths
                 has_source = (t_product < lengths) & (step > 0)
+                if fresh_ptr is not None:
+                    fresh = load_fresh(fresh_ptr, t, T, b, B, active)
+                    has_before &= fresh == 0
+                    has_source &= load_fresh(fresh_ptr, t_product, T, b, B, has_source) == 0
+                before = load_before(
+                    state_ptrs, initial_ptrs, t, steps, b, B, lengths, has_before, offsets_ptr,
+                    units, STATES, H,
+                )  # fmt: skip
+                own = load_gradients(dstate_ptrs, units, out, active, STATES, H)
+                source = rows_at(t_product, b, B, offsets_ptr) + tl.cast(d, tl.int64) * N
                 if counters_ptr is not None:
                     microseconds = tl.where(arrived == 0, patience_at_first, patience)
                     vain = wait(
@@ -310,15 +328,15 @@ def backward_kernel(
                 dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, float("nan"), 0.0),)
                 for s in tl.static_range(1, STATES):
                     dpast += (dstate[j][s],)
-                dafter = (dpast[0] + dh,)
-                for s in tl.static_range(1, STATES):
-                    dafter += (dpast[s],)
+                dafter = add_gradients(dpast, own, dstate_ptrs, STATES)
                 dx_gates, dh_gates, dbefore = BACKWARD(dafter, saved, before, after)
                 store_gate_gradients(
                     dgates_ptr, dx_gates, dh_gates, units, rows, active, GATES, SLOTS, H
                 )
                 if counters_ptr is not None:
                     arrive(counters[j][0])
+                if fresh_ptr is not None:
+                    dbefore = unless_fresh(fresh, dbefore, STATES)
                 new += (where_active(active, dbefore, dpast, STATES),)
             dstate = new
             if counters_ptr is not None:
@@ -364,20 +382,22 @@ def forward(
 
 
 def backward(
-    cell, plan, precision, saved, dgates, w, initial, states, dh, dafter, dbefore, rows, steps,
-    waiting,
+    cell, plan, precision, saved, dgates, w, initial, states, dstates, dafter, dbefore, rows,
+    steps, waiting,
 ):  # fmt: skip
     """The way back over steps counted from the end of each direction's walk, up to rows.T + 1.
 
     The last of all only takes the product that the gradient of the initial h needs.
     dgates (D, N, slots, H) may be `saved` itself; w (D, H, G*H) is the transpose of W_hh, its gates
-    in the order of the slots; dh (N, D, H) or None; dafter, dbefore: for each state a tensor
-    (D, B, H) or None, its gradient at the begin and the end of the steps; the rest is `forward`'s.
+    in the order of the slots; dstates: for each state a tensor (N, D, H) or None, of what it is
+    after every step; dafter, dbefore: for each state a tensor (D, B, H) or None, its gradient at
+    the begin and the end of the steps; the rest is `forward`'s.
     """
     D, H = w.shape[:2]
     _launch(
         backward_kernel, plan, slab_of(cell, "backward", H), H, D, rows, steps, waiting,
-        saved, dgates, w, *pair(initial), *pair(states), dh, *pair(dafter), *pair(dbefore),
+        saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dafter),
+        *pair(dbefore),
         BACKWARD=on_device(cell.backward), **constants(cell), PRECISION=of_products(precision),
     )  # fmt: skip
 
@@ -388,7 +408,7 @@ def _launch(kernel, plan, slab, H, D, rows, steps, waiting, *arguments, **consta
     if waiting is not None:
         chunks, together = plan.groups, {"launch_cooperative_grid": True}
     kernel[plan.slices(H) * chunks, D](
-        *arguments, rows.lengths, rows.offsets, counters, vain, rows.T, rows.B, rows.N, *steps,
-        *patience, **constants, H=H, **plan.constants(slab), num_warps=plan.warps, num_stages=1,
-        **together,
+        *arguments, rows.lengths, rows.offsets, rows.fresh, counters, vain, rows.T, rows.B, rows.N,
+        *steps, *patience, **constants, H=H, **plan.constants(slab), num_warps=plan.warps,
+        num_stages=1, **together,
     )  # fmt: skip

@@ -11,17 +11,20 @@ import triton.language as tl
 from .device import constants, of_products, on_device, operand, pair
 from .matrix import add_product, keep_weights
 from .tiles import (
+    add_gradients,
     load_before,
     load_bias,
+    load_fresh,
+    load_gradients,
     load_slots,
     load_state,
-    load_tile,
     row_lengths,
     rows_at,
     store_gate_gradients,
     store_tile,
     time_of,
     units_of,
+    unless_fresh,
     where_active,
 )
 
@@ -40,6 +43,7 @@ def forward_kernel(
     c_n_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     T,
     B,
     N,
@@ -82,6 +86,8 @@ def forward_kernel(
     for i in tl.static_range(TILES):
         units = units_of(i, BLOCK_H)
         x += (load_slots(x_ptr, mine + rows, t < lengths, FIRST, GATES, SLOTS, units, H),)
+    if fresh_ptr is not None:
+        fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
     for step in range(steps):
         # The next step's gates are on their way while this step is worked out.
         t_next = time_of(step + 1, steps, d == 1)
@@ -94,9 +100,15 @@ def forward_kernel(
             )
             x_next += (slots,)
         active = t < lengths
+        before = state
+        if fresh_ptr is not None:
+            fresh_next = load_fresh(fresh_ptr, t_next, T, b, B, t_next < lengths)
+            before = ()
+            for i in tl.static_range(TILES):
+                before += (unless_fresh(fresh, state[i], STATES),)
         h = ()
         for k in tl.static_range(TILES):
-            part = state[k][0]
+            part = before[k][0]
             if TILES * BLOCK_H > H:
                 # Of the units that do not exist: 0 x inf, if a plain RNN overflows, is no number.
                 part = tl.where((units_of(k, BLOCK_H) < H)[:, None], part, 0.0)
@@ -112,7 +124,7 @@ def forward_kernel(
                     sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, PRECISION
                 )
                 h_gates += (sum,)
-            after, saved = FORWARD(x[i], h_gates, state[i])
+            after, saved = FORWARD(x[i], h_gates, before[i])
             for s in tl.static_range(SAVED):
                 store_tile(saved_ptr, saved[s], units, (mine + rows) * SLOTS + s, active, H)
             for s in tl.static_range(STATES):
@@ -122,6 +134,8 @@ def forward_kernel(
             new += (after,)
         state = new
         x = x_next
+        if fresh_ptr is not None:
+            fresh = fresh_next
         rows = rows_next
         t = t_next
     for i in tl.static_range(TILES):
@@ -140,7 +154,7 @@ def _load_step(
     lengths,
     offsets_ptr,
     saved_ptr,
-    dh_ptr,
+    dstate_ptrs,
     initial_ptrs,
     state_ptrs,
     SAVED: tl.constexpr,
@@ -150,7 +164,7 @@ def _load_step(
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """What the way back needs of time t: for each tile (saved, gradient of h, state before)."""
+    """What the way back needs of time t: for each tile (saved, its own gradients, state before)."""
     d = tl.program_id(1)
     rows = rows_at(t, b, B, offsets_ptr)
     active = t < lengths
@@ -160,10 +174,10 @@ def _load_step(
         units = units_of(i, BLOCK_H)
         saved = load_slots(saved_ptr, mine, active, 0, SAVED, SLOTS, units, H)
         before = load_before(
-            state_ptrs, initial_ptrs, t, steps, b, B, lengths, offsets_ptr, units, STATES, H
+            state_ptrs, initial_ptrs, t, steps, b, B, lengths, active, offsets_ptr, units, STATES, H
         )
-        dh = load_tile(dh_ptr, units, rows * tl.num_programs(1) + d, active, H)
-        tiles += ((saved, dh, before),)
+        own = load_gradients(dstate_ptrs, units, rows * tl.num_programs(1) + d, active, STATES, H)
+        tiles += ((saved, own, before),)
     return tiles
 
 
@@ -176,13 +190,15 @@ def backward_kernel(
     c_0_ptr,
     h_ptr,  # [N, D, H], the states after every step
     c_ptr,
-    dh_ptr,  # [N, D, H], of the output, or None
+    dh_ptr,  # [N, D, H], of the states after every step by themselves, or None
+    dc_ptr,
     dh_n_ptr,  # [D, B, H], or None
     dc_n_ptr,
     dh_0_ptr,  # [D, B, H], or None
     dc_0_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     T,
     B,
     N,
@@ -208,6 +224,7 @@ def backward_kernel(
     dtype: tl.constexpr = w_ptr.dtype.element_ty
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
+    dstate_ptrs = (dh_ptr, dc_ptr)
     dfinal_ptrs = (dh_n_ptr, dc_n_ptr)
     dinitial_ptrs = (dh_0_ptr, dc_0_ptr)
 
@@ -224,26 +241,31 @@ def backward_kernel(
 
     t = time_of(0, steps, d == 0)
     loaded = _load_step(
-        t, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dh_ptr, initial_ptrs, state_ptrs,
+        t, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dstate_ptrs, initial_ptrs, state_ptrs,
         SAVED, SLOTS, STATES, TILES, H, BLOCK_H,
     )  # fmt: skip
+    if fresh_ptr is not None:
+        fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
     for step in range(steps):
         t_next = time_of(step + 1, steps, d == 0)
         loaded_next = _load_step(
-            t_next, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dh_ptr, initial_ptrs,
+            t_next, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dstate_ptrs, initial_ptrs,
             state_ptrs, SAVED, SLOTS, STATES, TILES, H, BLOCK_H,
         )  # fmt: skip
+        if fresh_ptr is not None:
+            fresh_next = load_fresh(fresh_ptr, t_next, T, b, B, t_next < lengths)
         active = t < lengths
         rows = mine + rows_at(t, b, B, offsets_ptr)
         dgates = ()
         dbefore = ()
         before = ()
         for i in tl.static_range(TILES):
-            saved, dh, before_i = loaded[i]
-            dafter = (dstate[i][0] + dh,)
-            for s in tl.static_range(1, STATES):
-                dafter += (dstate[i][s],)
-            dx_gates, dh_gates, dbefore_i = BACKWARD(dafter, saved, before_i, after[i])
+            saved, own, before_i = loaded[i]
+            dafter = add_gradients(dstate[i], own, dstate_ptrs, STATES)
+            from_i = before_i
+            if fresh_ptr is not None:
+                from_i = unless_fresh(fresh, before_i, STATES)
+            dx_gates, dh_gates, dbefore_i = BACKWARD(dafter, saved, from_i, after[i])
             units = units_of(i, BLOCK_H)
             store_gate_gradients(
                 dgates_ptr, dx_gates, dh_gates, units, rows, active, GATES, SLOTS, H
@@ -269,12 +291,16 @@ def backward_kernel(
             dparts = (sum + dbefore[i][0],)
             for s in tl.static_range(1, STATES):
                 dparts += (dbefore[i][s],)
+            if fresh_ptr is not None:
+                dparts = unless_fresh(fresh, dparts, STATES)
             if lengths_ptr is not None:
                 dparts = where_active(active, dparts, dstate[i], STATES)
             dnew += (dparts,)
         dstate = dnew
         after = before
         loaded = loaded_next
+        if fresh_ptr is not None:
+            fresh = fresh_next
         t = t_next
     for i in tl.static_range(TILES):
         units = units_of(i, BLOCK_H)
@@ -292,21 +318,25 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
     D, H = w.shape[0], w.shape[2]
     forward_kernel[triton.cdiv(rows.B, plan.block_b), D](
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
-        rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
+        rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=of_products(precision),
         **plan.constants(), num_warps=plan.warps, num_stages=1,
     )  # fmt: skip
 
 
-def backward(cell, plan, precision, saved, dgates, w, initial, states, dh, dfinal, dinitial, rows):
+def backward(
+    cell, plan, precision, saved, dgates, w, initial, states, dstates, dfinal, dinitial, rows
+):
     """The way back: dgates (D, N, slots, H), which may be `saved` itself, and dinitial.
 
-    dh (N, D, H) or None; dfinal, dinitial as `initial` in `forward`; the rest is `forward`'s.
+    dstates: for each state a tensor (N, D, H) or None, of what it is after every step; dfinal,
+    dinitial as `initial` in `forward`; the rest is `forward`'s.
     """
     D, H = w.shape[0], w.shape[2]
     backward_kernel[triton.cdiv(rows.B, plan.block_b), D](
-        saved, dgates, w, *pair(initial), *pair(states), dh, *pair(dfinal), *pair(dinitial),
-        rows.lengths, rows.offsets, rows.T, rows.B, rows.N,
+        saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dfinal),
+        *pair(dinitial),
+        rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=of_products(precision),
         **plan.constants(), num_warps=plan.warps, num_stages=1,
     )  # fmt: skip

@@ -11,6 +11,8 @@ class Rows(NamedTuple):
     lengths: None, or (B,) integers: sequence b has the steps t < lengths[b].
     offsets: None where every step has B rows, or (T,) int64: the first row of each step. Then the
         sequences go by falling length, and rows that are not active do not exist.
+    fresh: None, or where there are no offsets (D, T, B) uint8, contiguous: not zero where the state
+        of direction d before step t of sequence b counts as zero, as an episode begins there.
     """
 
     T: int
@@ -18,3 +20,4 @@ class Rows(NamedTuple):
     N: int
     lengths: Tensor | None = None
     offsets: Tensor | None = None
+    fresh: Tensor | None = None

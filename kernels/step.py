@@ -10,8 +10,11 @@ import triton.language as tl
 
 from .device import constants, on_device, pair
 from .tiles import (
+    add_gradients,
     load_before,
     load_bias,
+    load_fresh,
+    load_gradients,
     load_slots,
     load_state,
     load_tile,
@@ -20,6 +23,7 @@ from .tiles import (
     store_gate_gradients,
     store_tile,
     time_of,
+    unless_fresh,
     where_active,
 )
 
@@ -39,6 +43,7 @@ def forward_kernel(
     c_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     step,
     T,
     B,
@@ -66,11 +71,17 @@ def forward_kernel(
     mine = tl.cast(d, tl.int64) * N + rows
     sequences = tl.cast(d, tl.int64) * B + b
     x = load_slots(x_ptr, mine, active, SLOTS - GATES, GATES, SLOTS, units, H)
-    product = load_slots(product_ptr, sequences, active, 0, GATES, GATES, units, H)
+    has_product = active
+    has_before = exists
+    if fresh_ptr is not None:
+        fresh = load_fresh(fresh_ptr, t, T, b, B, active)
+        has_product &= fresh == 0
+        has_before &= fresh == 0
+    product = load_slots(product_ptr, sequences, has_product, 0, GATES, GATES, units, H)
     h_gates = ()
     for g in tl.static_range(GATES):
         h_gates += (product[g] + load_bias(b_ptr, d * GATES + g, units, H),)
-    before = load_state(before_ptrs, units, sequences, exists, STATES, H)
+    before = load_state(before_ptrs, units, sequences, has_before, STATES, H)
     after, saved = FORWARD(x, h_gates, before)
     for s in tl.static_range(SAVED):
         store_tile(saved_ptr, saved[s], units, mine * SLOTS + s, active, H)
@@ -94,13 +105,15 @@ def backward_kernel(
     c_0_ptr,
     h_ptr,  # [N, D, H], the states after every step
     c_ptr,
-    dh_ptr,  # [N, D, H], of the output, or None
+    dh_ptr,  # [N, D, H], of the states after every step by themselves, or None
+    dc_ptr,
     dh_after_ptr,  # [D, B, H], the gradient that comes past the product, or None
     dc_after_ptr,
     dh_before_ptr,  # [D, B, H], may be the same as after
     dc_before_ptr,
     lengths_ptr,  # [B], or None
     offsets_ptr,  # [T], or None
+    fresh_ptr,  # [D, T, B], or None
     step,
     T,
     B,
@@ -120,6 +133,7 @@ def backward_kernel(
     exists = b < B
     initial_ptrs = (h_0_ptr, c_0_ptr)
     state_ptrs = (h_ptr, c_ptr)
+    dstate_ptrs = (dh_ptr, dc_ptr)
     dafter_ptrs = (dh_after_ptr, dc_after_ptr)
     dbefore_ptrs = (dh_before_ptr, dc_before_ptr)
 
@@ -132,24 +146,33 @@ def backward_kernel(
     sequences = tl.cast(d, tl.int64) * B + b
     saved = load_slots(saved_ptr, mine, active, 0, SAVED, SLOTS, units, H)
     after = load_state(state_ptrs, units, out, active, STATES, H)
+    has_before = active
+    if fresh_ptr is not None:
+        fresh = load_fresh(fresh_ptr, t, T, b, B, active)
+        has_before &= fresh == 0
     before = load_before(
-        state_ptrs, initial_ptrs, t, T, b, B, lengths, offsets_ptr, units, STATES, H
+        state_ptrs, initial_ptrs, t, T, b, B, lengths, has_before, offsets_ptr, units, STATES, H
     )
     dstate = load_state(dafter_ptrs, units, sequences, exists, STATES, H)
-    dh = dstate[0] + load_tile(product_ptr, units, sequences, exists, H)
-    dafter = (dh + load_tile(dh_ptr, units, out, active, H),)
+    dpast = (dstate[0] + load_tile(product_ptr, units, sequences, exists, H),)
     for s in tl.static_range(1, STATES):
-        dafter += (dstate[s],)
+        dpast += (dstate[s],)
+    own = load_gradients(dstate_ptrs, units, out, active, STATES, H)
+    dafter = add_gradients(dpast, own, dstate_ptrs, STATES)
     if lengths_ptr is not None:
         dafter = where_active(active, dafter, (0.0,) * STATES, STATES)
     dx_gates, dh_gates, dbefore = BACKWARD(dafter, saved, before, after)
     store_gate_gradients(dgates_ptr, dx_gates, dh_gates, units, mine, active, GATES, SLOTS, H)
+    if fresh_ptr is not None:
+        # What goes to the state before goes by way of the product, too.
+        dh_gates = unless_fresh(fresh, dh_gates, GATES)
+        dbefore = unless_fresh(fresh, dbefore, STATES)
     for g in tl.static_range(GATES):
         store_tile(operand_ptr, dh_gates[g], units, sequences * GATES + g, exists, H)
     for s in tl.static_range(STATES):
         part = dbefore[s] + tl.zeros([BLOCK_H, BLOCK_B], tl.float32)
         if lengths_ptr is not None:
-            part = tl.where(active[None, :], part, dh if s == 0 else dstate[s])
+            part = tl.where(active[None, :], part, dpast[s])
         store_tile(dbefore_ptrs[s], part, units, sequences, exists, H)
 
 
@@ -173,25 +196,26 @@ def forward(cell, step, x, saved, product, b, before, after, operand, states, ro
     _launch(
         forward_kernel, rows.B, x.shape[0], x.shape[-1],
         x, saved, product, b, *pair(before), *pair(after), operand, *pair(states),
-        rows.lengths, rows.offsets, step, rows.T, rows.B, rows.N,
+        rows.lengths, rows.offsets, rows.fresh, step, rows.T, rows.B, rows.N,
         FORWARD=on_device(cell.forward), **constants(cell),
     )  # fmt: skip
 
 
 def backward(
-    cell, step, saved, dgates, product, operand, initial, states, dh, dafter, dbefore, rows
+    cell, step, saved, dgates, product, operand, initial, states, dstates, dafter, dbefore, rows
 ):
     """The way back through a step, counted from the end of each direction's walk.
 
     dgates (D, N, slots, H) may be `saved` itself; product (D, B, H) or None: the gradient of h by
     way of the product in the step after; operand (D, B, G*H): the gradient of the product in this
-    one; dh (N, D, H) or None; dafter, dbefore: for each state a tensor (D, B, H) or None, what
-    comes past the product, may be the same; the rest is `forward`'s.
+    one; dstates: for each state a tensor (N, D, H) or None, of what it is after every step; dafter,
+    dbefore: for each state a tensor (D, B, H) or None, what comes past the product, may be the
+    same; the rest is `forward`'s.
     """
     _launch(
         backward_kernel, rows.B, dgates.shape[0], dgates.shape[-1],
-        saved, dgates, product, operand, *pair(initial), *pair(states), dh,
-        *pair(dafter), *pair(dbefore),
-        rows.lengths, rows.offsets, step, rows.T, rows.B, rows.N,
+        saved, dgates, product, operand, *pair(initial), *pair(states),
+        *pair(dstates), *pair(dafter), *pair(dbefore),
+        rows.lengths, rows.offsets, rows.fresh, step, rows.T, rows.B, rows.N,
         BACKWARD=on_device(cell.backward), **constants(cell),
     )  # fmt: skip

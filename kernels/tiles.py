@@ -35,6 +35,13 @@ def rows_at(t, b, B, offsets_ptr):
 
 
 @triton.jit
+def load_fresh(fresh_ptr, t, T, b, B, active):
+    """Which of the active sequences begin an episode at time t: their state before it is zero."""
+    row = tl.cast(tl.program_id(1), tl.int64) * T + t
+    return tl.load(fresh_ptr + row * B + b, mask=active, other=0) != 0
+
+
+@triton.jit
 def time_of(step, steps, backwards):
     """The time of a step of a walk through `steps` times, from the last to the first if backwards.
 
@@ -120,13 +127,16 @@ def load_before(
     b,
     B,
     lengths,
+    active,
     offsets_ptr,
     units,
     STATES: tl.constexpr,
     H: tl.constexpr,
 ):
-    """The state that step t came from: of the neighbour in time, or at first the initial one."""
-    active = t < lengths
+    """The state that step t came from: of the neighbour in time, or at first the initial one.
+
+    Zero where not `active`.
+    """
     rows, sequences, first = origin_of(t, steps, b, B, lengths, offsets_ptr)
     before = ()
     for s in tl.static_range(STATES):
@@ -156,6 +166,37 @@ def store_gate_gradients(
         store_tile(ptr, dh[2 * GATES - SLOTS + s], units, rows * SLOTS + s, mask, H)
     for g in tl.static_range(GATES):
         store_tile(ptr, dx[g], units, rows * SLOTS + SLOTS - GATES + g, mask, H)
+
+
+@triton.jit
+def load_gradients(ptrs, units, rows, mask, STATES: tl.constexpr, H: tl.constexpr):
+    """A step's own gradients of the state after it: of h, and of another where there are any."""
+    gradients = (load_tile(ptrs[0], units, rows, mask, H),)
+    for s in tl.static_range(1, STATES):
+        if ptrs[s] is not None:
+            gradients += (load_tile(ptrs[s], units, rows, mask, H),)
+    return gradients
+
+
+@triton.jit
+def add_gradients(past, gradients, ptrs, STATES: tl.constexpr):
+    """The gradient of the state after a step: what came past the step, and those of its own."""
+    sums = (past[0] + gradients[0],)
+    for s in tl.static_range(1, STATES):
+        if ptrs[s] is None:
+            sums += (past[s],)
+        else:
+            sums += (past[s] + gradients[s],)
+    return sums
+
+
+@triton.jit
+def unless_fresh(fresh, state, STATES: tl.constexpr):
+    """A state before a step, or its gradient: zero where an episode begins."""
+    kept = ()
+    for s in tl.static_range(STATES):
+        kept += (tl.where(fresh[None, :], 0.0, state[s]),)
+    return kept
 
 
 @triton.jit

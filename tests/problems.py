@@ -6,6 +6,8 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 import fastrnn
+from fastrnn.call import TORCH_PLANS
+from fastrnn.chips import has_triton
 from tests.contract import (
     assert_same,
     exercise,
@@ -145,3 +147,15 @@ def graph(kind, engine, memory, form, device, **options):
     x, hx = leaves(x), leaves(move(state_for(module, 4), device))
     results = tensors(by_engine(engine, lengths, memory)(module, x, hx))
     return results, [*tensors((x, hx)), *module.parameters()]
+
+
+# All that can run here, by the names that `use_engine` takes.
+HERE = (
+    *(("auto",) if torch.cuda.is_available() else ("auto", *map("torch.{}".format, TORCH_PLANS))),
+    *(ENGINES if has_triton() else ()),
+)
+
+
+def dtype_of(engine):
+    """Double precision but for the kernels, which have none, and for the choice of `auto`."""
+    return torch.float64 if engine.startswith("torch.") else torch.float32

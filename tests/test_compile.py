@@ -1,4 +1,4 @@
-"""torch.compile and torch.jit.trace see torch.nn's own operators, in one graph."""
+"""torch.compile and torch.jit.trace see torch.nn's own operators; torch.jit.script is refused."""
 
 import pytest
 import torch
@@ -28,6 +28,29 @@ def test_traces(kind):
     module, x = kind(3, 4), torch.randn(20, 2, 3)
     traced = torch.jit.trace(module, (x,), check_trace=False)
     torch.testing.assert_close(first(traced(x)), first(module(x)))
+
+
+class Model(torch.nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+@pytest.mark.parametrize("kind", SEQUENCES + CELLS)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_scripts_when_restored(kind):
+    model, x = Model(kind(3, 4)), torch.randn(20, 3) if kind in CELLS else torch.randn(20, 2, 3)
+    expected = first(model(x))
+    with pytest.raises(
+        RuntimeError, match=rf"{kind.__name__}: call fastrnn.restore\(model\) first"
+    ):
+        torch.jit.script(model)
+    assert type(model.module) is kind
+    scripted = torch.jit.script(fastrnn.restore(model, report=None))
+    torch.testing.assert_close(first(scripted(x)), expected)
 
 
 def test_one_hot_input_is_checked_while_compiling():

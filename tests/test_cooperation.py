@@ -74,7 +74,7 @@ def problem(cell, device):
 
 def forward(layer, inputs):
     states = inputs[1 : 1 + len(layer.cell.states)]
-    h, final, _ = layer.forward(inputs[0], states, split(inputs, layer), keep_all=False)
+    h, final, *_ = layer.forward(inputs[0], states, split(inputs, layer), keep_all=False)
     return h, *final
 
 

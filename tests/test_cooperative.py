@@ -190,7 +190,7 @@ def results(layer, inputs):
 
     def run(inputs):
         h, *final = Recurrence.apply(layer, *inputs)
-        return h, final
+        return h, final[: len(layer.cell.states)]
 
     return shown(run, inputs)
 
@@ -278,7 +278,7 @@ def test_waiting_in_vain(cell, device, spoiled):
     states = inputs[1 : 1 + len(layer.cell.states)]
 
     def forward():
-        h, final, _ = layer.forward(inputs[0], states, split(inputs, layer), keep_all=False)
+        h, final, *_ = layer.forward(inputs[0], states, split(inputs, layer), keep_all=False)
         return [h, *final]
 
     expected = forward()

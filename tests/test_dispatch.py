@@ -18,7 +18,7 @@ from fastrnn.kernels.plans import Chip
 from fastrnn.obstacles import obstacles
 
 AUTOCAST = "autocast is on"
-TRANSFORM = "a torch.func transform is at work"
+MODE = "a torch dispatch mode is at work"
 H200 = Chip("sm_90", 132, 232448)
 PLAIN = Call(
     cell=GRU,
@@ -36,7 +36,10 @@ PLAIN = Call(
     packed=False,
     lengths=False,
     one_hot=False,
+    asked=(),
     differentiable=True,
+    transformed=False,
+    hidden=False,
     onednn=True,
     autocast=False,
     special=None,
@@ -55,7 +58,7 @@ VALUES = {
     "differentiable": [False, True],
     "onednn": [False, True],
     "autocast": [False, True],
-    "special": [None, TRANSFORM],
+    "special": [None, MODE],
 }
 GRID = [
     PLAIN._replace(**dict(zip(VALUES, values, strict=True)))
@@ -94,7 +97,7 @@ def test_the_same_call_gets_the_same_choice():
 
 ODD = {
     AUTOCAST: {"autocast": True},
-    TRANSFORM: {"special": TRANSFORM},
+    MODE: {"special": MODE},
     "device": {"device": "xpu"},
     "half precision": {"dtype": torch.bfloat16},
     "projections": {"cell": LSTM, "proj_size": 4},
@@ -109,6 +112,26 @@ def test_every_odd_case_falls_to_aten_and_says_why(words):
         assert choice.plan == "aten"
         alone = PLAIN._replace(**ODD[words])
         assert words in choose(alone, "auto").reason
+
+
+BEYOND = {
+    "no resets": {"asked": ("resets",)},
+    "no cell states and no gates": {"asked": ("cell states", "gates")},
+    "torch.func": {"transformed": True},
+}
+
+
+@pytest.mark.parametrize("words", BEYOND)
+def test_what_torch_nn_lacks_is_for_the_loop_or_the_formulas(words):
+    for call in GRID[::7]:
+        choice = choose(call._replace(**BEYOND[words]), "auto")
+        assert words in choice.reason
+        loop = obstacles("torch.bptt", call)
+        assert choice.plan == ("reference" if loop else "bptt")
+        assert all(reason in choice.reason for reason in loop)
+        if BEYOND[words].get("asked"):
+            for plan in ("torch.aten", "torch.cell"):
+                assert any(words in r for r in obstacles(plan, call._replace(**BEYOND[words])))
 
 
 def test_packed_input_and_indices_get_a_loop_of_their_own():
@@ -151,12 +174,12 @@ def test_several_reasons_at_once():
         dtype=torch.float16,
         device="cuda",
         autocast=True,
-        special=TRANSFORM,
+        special=MODE,
     )
     cell, bptt = ("; ".join(obstacles(f"torch.{n}", all_at_once)) for n in ("cell", "bptt"))
-    for word in (AUTOCAST, TRANSFORM, "proj_size", "bidirectional", "packed", "indices"):
+    for word in (AUTOCAST, MODE, "proj_size", "bidirectional", "packed", "indices"):
         assert word in cell
-    for word in (AUTOCAST, TRANSFORM, "proj_size", "cuda", "float16"):
+    for word in (AUTOCAST, MODE, "proj_size", "cuda", "float16"):
         assert word in bptt
 
 

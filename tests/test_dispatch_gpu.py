@@ -14,7 +14,7 @@ from fastrnn.obstacles import obstacles
 
 pytest.importorskip("triton", reason="needs Triton")
 H200 = Chip("sm_90", 132, 232448)
-TRANSFORM = "a torch.func transform is at work"
+MODE = "a torch dispatch mode is at work"
 CALL = Call(
     cell=GRU,
     T=64,
@@ -31,7 +31,10 @@ CALL = Call(
     packed=False,
     lengths=False,
     one_hot=False,
+    asked=(),
     differentiable=True,
+    transformed=False,
+    hidden=False,
     onednn=True,
     autocast=False,
     special=None,
@@ -164,8 +167,18 @@ ODD = {
     "not in torch.float64": {"dtype": torch.float64, "precision": "half"},
     "proj_size": {"cell": LSTM, "proj_size": 4},
     "compute capability 8.0": {"chip": None},
-    TRANSFORM: {"special": TRANSFORM},
+    MODE: {"special": MODE},
 }
+
+
+@pytest.mark.parametrize("beyond", [{"asked": ("resets",)}, {"transformed": True}], ids=str)
+def test_what_torch_nn_lacks_is_for_kernels_or_the_formulas(beyond):
+    for H in (SMALL, LARGE):
+        for form in ({}, {"packed": True}, {"lengths": True}, {"T": 1}, {"H": H + 1}):
+            call = changed(**{"H": H, **form}, **beyond)
+            assert choose(call, "auto").engine == "triton"
+        for change in ODD.values():
+            assert choose(changed(H=H, **change, **beyond), "auto").name == "torch.reference"
 
 
 @pytest.mark.parametrize("words", ODD)

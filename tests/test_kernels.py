@@ -19,6 +19,7 @@ from fastrnn.kernels.cell import CELLS  # noqa: E402
 from fastrnn.kernels.cooperative_plans import CooperativePlan  # noqa: E402
 from fastrnn.kernels.plans import Plan  # noqa: E402
 from fastrnn.kernels.rows import Rows  # noqa: E402
+from fastrnn.reference import recurrence  # noqa: E402
 from fastrnn.triton_engine import Layer, packed_rows  # noqa: E402
 from fastrnn.weights import Weights  # noqa: E402
 from tests.contract import assert_same, cotangents, mapped, normal  # noqa: E402
@@ -66,16 +67,30 @@ def shown(run, inputs):
     return {name: t.cpu() for name, t in seen.items()}
 
 
+def by_formulas(layer, inputs):
+    """A layer's h and final states, step by step."""
+    rows, states, weights = layer.rows, inputs[1 : 1 + len(layer.cell.states)], split(inputs, layer)
+    sizes = layer.sizes or (rows.B,) * rows.T
+    lengths = rows.lengths if layer.sizes is None else None
+    zeros = weights[0].w_hh.new_zeros(rows.B, weights[0].w_hh.shape[1])
+    outputs, finals = [], []
+    for d, w in enumerate(weights):
+        initial = tuple(zeros if s is None else s[d] for s in states)
+        h, final, _ = recurrence(layer.cell, inputs[0], initial, w, sizes, d == 1, lengths)
+        outputs.append(h)
+        finals.append(final)
+    return torch.cat(outputs, 1), [torch.stack(s) for s in zip(*finals, strict=True)]
+
+
 def assert_layer_is_right(layer, inputs):
     """No more than twice the error of the same formulas in torch, by the rule for numbers."""
 
     def kernels(inputs):
         h, *final = Recurrence.apply(layer, *inputs)
-        return h, final
+        return h, final[: len(layer.cell.states)]
 
     def formulas(inputs):
-        states = inputs[1 : 1 + len(layer.cell.states)]
-        return layer.reference(inputs[0], states, split(inputs, layer))
+        return by_formulas(layer, inputs)
 
     exact = shown(formulas, mapped(lambda t: t.double(), inputs))
     assert_same(shown(kernels, inputs), shown(formulas, inputs), exact)
@@ -243,7 +258,7 @@ def test_sequences_do_not_mix(cell, plan, device):
     weights = split(inputs, layer)
     inputs[0].view(3, 5, 2)[1, 2] = math.nan
     states = inputs[1 : 1 + len(cell.states)]
-    h, final, _ = layer.forward(inputs[0], states, weights, keep_all=False)
+    h, final, *_ = layer.forward(inputs[0], states, weights, keep_all=False)
     h = h.view(3, 5, 2, 20)
     spoiled = h.isnan().any(3)
     assert spoiled[:, 2].tolist() == [[False, True], [True, True], [True, False]]
@@ -259,7 +274,7 @@ def test_what_overflows_stays_infinite(plan, device):
     layer = layer_for(CELLS["RNN_RELU"], "dense", plan, 5, [5], device)
     inputs = move([t if t is None else t.abs() for t in tensors_for(layer, 2, 5, 1)], device)
     inputs[2:4] = [1e20 * t for t in inputs[2:4]]
-    h, _, _ = layer.forward(inputs[0], inputs[1:2], split(inputs, layer), keep_all=False)
+    h, *_ = layer.forward(inputs[0], inputs[1:2], split(inputs, layer), keep_all=False)
     assert h.isposinf().any(1).tolist() == [False, True, True, True, True]
     assert not h.isnan().any()
 

@@ -340,7 +340,7 @@ def launched_twice():
         gates, states = torch.zeros(D, T * B, 4, H), [torch.zeros(T * B, D, H)]
         w, b, state = torch.zeros(D, 3 * H, H), torch.zeros(D, 3 * H), [torch.zeros(D, B, H)]
         forward = (gates, gates, w, b)
-        backward = (gates, gates, w.mT.contiguous(), state, states, states[0])
+        backward = (gates, gates, w.mT.contiguous(), state, states, states)
         plan = Plan(16, 32, 1, 3, 4)
         resident.forward(cell, plan, "tf32", *forward, state, states, state, rows)
         resident.backward(cell, plan, "tf32", *backward, state, state, rows)

@@ -118,10 +118,10 @@ def test_a_call_knows_its_precision():
     model, x = fastrnn.GRU(3, 6), torch.zeros(9, 2, 3)
     for name in precision.PRECISIONS:
         with fastrnn.use_precision(name):
-            call = model._planned(x, None, None, False)[0]
+            call = model._planned(x, None, model._options(False), None, None)[0]
         assert call.precision == name
     for dtype in (torch.bfloat16, torch.float16):
-        call = model.to(dtype)._planned(x.to(dtype), None, None, False)[0]
+        call = model.to(dtype)._planned(x.to(dtype), None, model._options(False), None, None)[0]
         assert call.precision == "half"
 
 
