@@ -7,9 +7,9 @@ one function trains all of them:
     forecast  mean over k of f(x; w_k)      uncertainty  standard deviation over k of f(x; w_k)
     step      w - α vmap(grad(L))(w)
 
-torch.nn's RNNs have no vmap, on CPU or GPU (pytorch issues 105982, 134606). Where weights differ,
-fastrnn runs one layer after the other inside of it: what one gains is the notation, one optimizer
-and one program, not time.
+On a GPU torch.nn's RNNs have no vmap (pytorch issues 105982, 134606): there is no rule for cuDNN's.
+Where weights differ, fastrnn runs one layer after the other inside of vmap: what one gains is the
+notation, one optimizer and one program, not time.
 
 Prints the spread for waves as in training and for faster ones, the error beside it, and how far the
 eight are from the same eight trained one by one.

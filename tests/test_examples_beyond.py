@@ -62,8 +62,8 @@ def test_wgan_gp_descends_its_penalty():
     assert wgan_gp.steepness(critic, x).mean().item() == pytest.approx(1, abs=0.2)
 
 
-def test_wgan_gp_runs(capsys):
-    figures = wgan_gp.main(["--steps", "10", "--device", "cpu"])
+def test_wgan_gp_runs(device, ieee, capsys):
+    figures = wgan_gp.main(["--steps", "10", "--device", device])
     assert only(figures, "penalty's gradient") < 1e-4
     assert 0 < only(figures, "waves, after") < 2
     assert "step   10 of 10" in capsys.readouterr().out
@@ -89,8 +89,8 @@ def test_maml_has_the_gradient_through_the_inner_step():
     close(ours, torch.autograd.grad(torch.stack(errors).mean(), weights.values()))
 
 
-def test_maml_learns_to_adapt_in_one_step():
-    figures = maml.main(["--steps", "50", "--device", "cpu"])
+def test_maml_learns_to_adapt_in_one_step(device, ieee):
+    figures = maml.main(["--steps", "50", "--device", device])
     assert only(figures, "as learned") > 0.4
     assert only(figures, "one step") < 0.1
     assert only(figures, "five steps") < 0.1
@@ -113,8 +113,8 @@ def test_integrated_gradients_are_those_of_torch_nn_and_complete():
     )
 
 
-def test_integrated_gradients_find_the_marked_steps(capsys):
-    figures = integrated_gradients.main(["--steps", "150", "--device", "cpu"])
+def test_integrated_gradients_find_the_marked_steps(device, ieee, capsys):
+    figures = integrated_gradients.main(["--steps", "150", "--device", device])
     assert only(figures, "marked steps") > 0.8
     assert only(figures, "completeness") < 1e-2
     assert capsys.readouterr().out.count("*") == integrated_gradients.MARKED
@@ -141,8 +141,8 @@ def test_the_ensemble_forecasts_as_its_models_do():
     close(ensemble.forecasts(models[0], weights, x), torch.stack([native(x) for native in natives]))
 
 
-def test_the_ensemble_is_uncertain_where_it_has_seen_nothing():
-    figures = ensemble.main(["--steps", "60", "--device", "cpu"])
+def test_the_ensemble_is_uncertain_where_it_has_seen_nothing(device, ieee):
+    figures = ensemble.main(["--steps", "60", "--device", device])
     assert only(figures, "spread", "training") < 0.1
     assert only(figures, "spread", "fast") > 2 * only(figures, "spread", "training")
     assert only(figures, "one by one") < 1e-3
@@ -169,8 +169,8 @@ def test_no_sample_counts_for_more_than_its_share(monkeypatch):
     torch.testing.assert_close(per_sample_gradients.private(short), mean)
 
 
-def test_per_sample_gradients_train(capsys):
-    figures = per_sample_gradients.main(["--steps", "120", "--device", "cpu"])
+def test_per_sample_gradients_train(device, ieee, capsys):
+    figures = per_sample_gradients.main(["--steps", "120", "--device", device])
     assert only(figures, "accuracy") > 0.9
     assert only(figures, "difference") < 1e-4
 
