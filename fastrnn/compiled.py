@@ -9,7 +9,7 @@ and the precision of products.
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from . import linear, traced
+from . import linear, projection, traced
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine
 from .kernels.cell import CELLS
@@ -66,18 +66,26 @@ def stack(mode, x, states, lengths, resets, weights, options):
     if lengths is not None:
         time_first = options._replace(batch_first=False)
         x = without_padding(x, lengths, time_first)
-    S, finals = len(cell.states), []
+    S, finals, gates = len(cell.states), [], None
+    fresh = None if resets is None else fresh_from(resets, lengths, D)
     for k in range(L):
         here = slice(k * D, k * D + D)
         initial = [] if states is None else [s[here] for s in states]
         w = [Weights.of_layer(weights, n, L * D) for n in range(L * D)[here]]
-        flat = [t for part in w for t in part if t is not None]
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *initial, *flat))
+        below, before, plain = x, initial, w
+        if w[0].w_hr is not None:
+            below, before, plain = projection.unprojected(x, initial, w, lengths, fresh)
+        flat = [t for part in plain for t in part if t is not None]
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (below, *before, *flat))
         cells = options.return_cell_states and k == L - 1
-        below = x
         x, *rest = layer(
-            mode, engine, precision, memory, D, x, initial, flat, lengths, resets, keep, cells
+            mode, engine, precision, memory, D, below, before, flat, lengths, resets, keep, cells
         )
+        if options.return_gates and k == L - 1:
+            gates = _gates(cell, below, before, plain, x, lengths, fresh)
+        if w[0].w_hr is not None:
+            x = projection.projected(x, w)
+            rest[0] = projection.projected_final(rest[0], w, initial, lengths)
         finals.append(rest[:S])
         if k < L - 1 and options.dropout > 0:
             x = torch.dropout(x, options.dropout, options.training)
@@ -85,7 +93,6 @@ def stack(mode, x, states, lengths, resets, weights, options):
     c = None
     if options.return_cell_states:
         c = rest[S] if lengths is None else without_padding(rest[S], lengths, time_first)
-    gates = _gates(cell, below, initial, w, x, lengths, resets) if options.return_gates else None
     return Results(x, tuple(final), c, gates)
 
 
@@ -99,14 +106,13 @@ def _cast(x, states, weights):
     return x, states, [w.to(dtype) for w in weights]
 
 
-def _gates(cell, x, initial, weights, h, lengths, resets):
+def _gates(cell, x, initial, weights, h, lengths, fresh):
     T, B, _ = h.shape
     D = len(weights)
-    fresh = [None] * D if resets is None else fresh_from(resets, lengths, D).unbind(0)
     found = [
         linear.gates(
             cell,
-            padded_walk(T, B, d == 1, lengths, None if resets is None else fresh[d].flatten()),
+            padded_walk(T, B, d == 1, lengths, None if fresh is None else fresh[d].flatten()),
             x.flatten(0, 1),
             [s[d] for s in initial] or [None] * len(cell.states),
             w,
