@@ -15,7 +15,7 @@ from .dispatch import forced_engine
 from .kernels.cell import CELLS
 from .lengths import without_padding
 from .memory import memory_mode
-from .operators import layer
+from .operators import layer, way_back
 from .precision import fp32_precision
 from .resets import fresh_from
 from .results import Results
@@ -31,21 +31,23 @@ def settings():
 
 
 @torch.compiler.assume_constant_result
-def left_to_torch(asked):
+def left_to_torch(asked, dtype, device):
     """Whether torch.nn's operators are to serve a call that asks for `asked` beside."""
     if transforming():
-        return True  # torch's operators from Python are no match for torch.func
+        return True  # torch has no rules for operators from Python under torch.func
     if asked:
         return False
-    # What is exported is to run wherever torch does.
-    return torch.compiler.is_exporting() or forced_engine() in ("torch", "torch.aten", "torch.cell")
+    if device == "cpu":
+        # Of what dtype autocast's results are on a CPU, torch.nn's layers do not agree.
+        return autocast_dtype(device) is not None or forced_engine() in ("torch.aten", "torch.cell")
+    return way_back(forced_engine(), dtype, torch.device(device), False) == "formulas"
 
 
 def sequences(module, input, hx, options, lengths, resets):
     """The forward of the modules, with their arguments, results and errors."""
-    asked = asked_of(options, resets) or lengths is not None
-    packed = isinstance(input, PackedSequence)
-    if packed or 0 in input.shape[:2] or left_to_torch(bool(asked)):
+    asked = lengths is not None or bool(asked_of(options, resets))
+    odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
+    if odd or left_to_torch(asked, module._current_weights()[0].dtype, input.device.type):
         return module._as_torch(input, hx, options, lengths, resets)
     weights = module._current_weights()
 
