@@ -62,7 +62,8 @@ def stack(mode, x, states, lengths, resets, weights, options):
 
     x (T, B, ...), states (L*D, B, ...) each or None, lengths (B,), resets (T, B).
     """
-    L, D, cell = options.num_layers, options.directions, CELLS[mode]
+    L, cell = options.num_layers, CELLS[mode]
+    D = 2 if options.bidirectional else 1  # torch 2.9 reads no property of a NamedTuple
     engine, precision, memory = settings()
     x, states, weights = _cast(x, states, weights)
     if lengths is not None:
@@ -80,21 +81,22 @@ def stack(mode, x, states, lengths, resets, weights, options):
         flat = [t for part in plain for t in part if t is not None]
         keep = torch.is_grad_enabled() and any(t.requires_grad for t in (below, *before, *flat))
         cells = options.return_cell_states and k == L - 1
-        x, *rest = layer(
+        x, *outputs = layer(
             mode, engine, precision, memory, D, below, before, flat, lengths, resets, keep, cells
         )
+        final = list(outputs[:S])
         if options.return_gates and k == L - 1:
             gates = _gates(cell, below, before, plain, x, lengths, fresh)
         if w[0].w_hr is not None:
             x = projection.projected(x, w)
-            rest[0] = projection.projected_final(rest[0], w, initial, lengths)
-        finals.append(rest[:S])
+            final[0] = projection.projected_final(final[0], w, initial, lengths)
+        finals.append(final)
         if k < L - 1 and options.dropout > 0:
             x = torch.dropout(x, options.dropout, options.training)
     final = [torch.cat(s) if L > 1 else s[0] for s in zip(*finals, strict=True)]
     c = None
     if options.return_cell_states:
-        c = rest[S] if lengths is None else without_padding(rest[S], lengths, time_first)
+        c = outputs[S] if lengths is None else without_padding(outputs[S], lengths, time_first)
     return Results(x, tuple(final), c, gates)
 
 
