@@ -6,12 +6,16 @@ dynamic. Settings are read once, and the graph keeps them: the engine of `use_en
 and the precision of products.
 """
 
+from functools import partial
+
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import linear, projection, traced
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine
+from .functional import integers
 from .kernels.cell import CELLS
 from .lengths import without_padding
 from .memory import memory_mode
@@ -49,15 +53,20 @@ def sequences(module, input, hx, options, lengths, resets):
     odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
     if odd or left_to_torch(asked, module._current_weights()[0].dtype, input.device.type):
         return module._as_torch(input, hx, options, lengths, resets)
-    weights = module._current_weights()
-
-    def carry_out(x, states, lengths, resets):
-        return stack(module.mode, x, states, lengths, resets, weights, options)
-
+    carry_out = partial(stack, module.mode, module._current_weights(), options)
     return traced.sequences(module, input, hx, options, lengths, resets, carry_out)
 
 
-def stack(mode, x, states, lengths, resets, weights, options):
+def function(mode, input, hx, weights, options, lengths, resets):
+    """The same of `fastrnn.functional`: what does not fit is found when the operators run."""
+    if options.one_hot:
+        integers(input)
+    states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    carry_out = partial(stack, mode, weights, options)
+    return traced.laid_out(CELLS[mode], input, states, options, lengths, resets, carry_out)
+
+
+def stack(mode, weights, options, x, states, lengths, resets):
     """Results of a stack of layers.
 
     x (T, B, ...), states (L*D, B, ...) each or None, lengths (B,), resets (T, B).

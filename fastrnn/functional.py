@@ -129,6 +129,10 @@ def rnn(
 
 
 def _call(mode, input, hx, weights, options, lengths, resets):
+    if torch.compiler.is_compiling() and isinstance(input, Tensor):
+        from . import compiled
+
+        return compiled.function(mode, input, hx, weights, options, lengths, resets)
     options.check(CELLS[mode])
     input = prepared(input, weights, options, lengths, resets)
     call = describe(CELLS[mode], input, hx, weights, options, lengths, resets)

@@ -17,7 +17,7 @@ import torch
 from . import bptt, inplace
 from .call import TRITON_PLANS
 from .chips import chip_of
-from .describe import describe
+from .describe import describe, weights_problem
 from .dispatch import choose, use_engine
 from .functional import Options, prepared, run
 from .kernels.cell import CELLS, GRU, LSTM
@@ -45,6 +45,9 @@ def layer(cell, engine, precision, memory, D, x, state, weights, lengths, resets
         x = prepared(x, weights, options, lengths, resets)
         hx = None if not state else tuple(state) if len(state) > 1 else state[0]
         call = describe(CELLS[cell], x, hx, weights, options, lengths, resets)
+        problem = call if isinstance(call, str) else weights_problem(call, weights)
+        if problem:
+            raise ValueError(problem)
         if keep:
             way = _way(call, x, weights, lengths, resets, engine)
             rows, groups = x.flatten(0, 1), _by_direction(weights, D)
