@@ -24,7 +24,7 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
-from .results import Results
+from .results import Results, shaped
 from .walk import walk_of
 from .weights import Weights
 
@@ -281,13 +281,13 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     if options.return_cell_states:
         # What kernels leave in padding is no number.
         parts = zip(walks, others[0].chunk(D, 1), strict=True)
-        cells = torch.cat([walk.rows(walk.states(c)) for walk, c in parts], 1)
+        cells = [walk.rows(walk.states(c)) for walk, c in parts]
     if options.return_gates:
         gates = [
             linear.gates(call.cell, walk, below, at(initial, d), w[d], of_direction([h], d, D)[0])
             for d, walk in enumerate(walks)
         ]
-    return Results.of_rows(shape, h, final, cells, gates)
+    return Results.of_rows(shape, shaped(h, shape), final, cells, gates)
 
 
 def packed_rows(sizes, device):
