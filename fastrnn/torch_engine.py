@@ -133,11 +133,8 @@ def cell_plan(call, x, sizes, state, weights, options):
         xs = outputs
         if k < call.layers - 1 and options.dropout > 0:
             xs = torch.dropout(torch.stack(xs), options.dropout, options.training).unbind(0)
-    if call.layers == 1:
-        final = [part.unsqueeze(0) for part in now]
-    else:
-        final = list(map(torch.stack, zip(*layers, strict=True)))
-    return Results(torch.stack(xs), tuple(final))
+    final = tuple(map(torch.stack, zip(*layers, strict=True)))
+    return Results(torch.stack(xs), final)
 
 
 PLANS = {
