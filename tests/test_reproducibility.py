@@ -27,11 +27,9 @@ from tests.contract import (
     tensors,
     twins,
 )
-from tests.problems import ENGINES, HERE, assert_near, by_engine, dtype_of, move, on_cpu
+from tests.problems import ENGINES, HERE, MOST, assert_near, by_engine, dtype_of, move, on_cpu
 
 every_kind = pytest.mark.parametrize("kind", UNPROJECTED, ids=str)
-# `cooperative` takes long in the interpreter, where it says little of programs that wait.
-MOST = [engine for engine in HERE if engine != "cooperative" or torch.cuda.is_available()]
 DENSE_ONLY = {"torch.cell"} | {*HERE}.difference(MOST)
 FORMS = ("dense", "packed", "padded", "one-hot")
 
