@@ -87,10 +87,8 @@ class Layer(NamedTuple):
             padding.clear(flat[0], rows)
         return flat[0], final, flat[1:], [] if saved is None else [saved]
 
-    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs):
+    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs, spare):
         states, needed = (h, *others), needs[1 : 1 + len(state)]
-        # The gates give way to their gradients, unless there may be another way back.
-        spare = not torch._C._autograd._get_current_graph_task_keep_graph()
         with _launching(self.precision, h.device):
             dgates, dstate = self._walk_back(
                 x, state, weights, states, saved, dstates, dfinal, needed, spare
@@ -245,24 +243,12 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
             return run(plan, call, x, sizes, state, weights, options, lengths, fresh)
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
-        if lengths is not None:
-            # Side by side, and the backward pass's own: the caller may fill theirs anew.
-            lengths = lengths.to(torch.int32, copy=True)
-        if fresh is not None:
-            fresh = fresh.to(torch.uint8, memory_format=torch.contiguous_format)
-        rows = Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
+        rows = padded_rows(call, lengths, fresh)
     else:
         h, shape = x, x.shape[:1]
         rows = packed_rows(sizes, x.device)
         sizes = tuple(sizes.tolist())
-    layer = Layer(
-        call.cell,
-        rows,
-        sizes,
-        PLANS_OF[plan](call),
-        call.precision,
-        memory_mode() == "recompute",
-    )
+    layer = layer_of(plan, call, rows, sizes)
     finals = []
     for k in range(L):
         here = slice(k * D, k * D + D)
@@ -288,6 +274,22 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
             for d, walk in enumerate(walks)
         ]
     return Results.of_rows(shape, shaped(h, shape), final, cells, gates)
+
+
+def layer_of(plan, call, rows, sizes=None):
+    """The Layer that a call and the name of an engine make."""
+    recompute = memory_mode() == "recompute"
+    return Layer(call.cell, rows, sizes, PLANS_OF[plan](call), call.precision, recompute)
+
+
+def padded_rows(call, lengths, fresh):
+    """Rows of T steps and B sequences; lengths and fresh as for `run`."""
+    if lengths is not None:
+        # Side by side, and the backward pass's own: the caller may fill theirs anew.
+        lengths = lengths.to(torch.int32, copy=True)
+    if fresh is not None:
+        fresh = fresh.to(torch.uint8, memory_format=torch.contiguous_format)
+    return Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
 
 
 def packed_rows(sizes, device):
