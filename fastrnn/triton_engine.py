@@ -234,13 +234,6 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     of (T, B, ...).
     """
     L, D = call.layers, call.directions
-    if call.autocast:
-        with torch.autocast(call.device, enabled=False):
-            x = x.to(call.dtype) if x.is_floating_point() else x
-            state = None if state is None else [s.to(call.dtype) for s in state]
-            weights = [w.to(call.dtype) for w in weights]
-            call = call._replace(autocast=False)
-            return run(plan, call, x, sizes, state, weights, options, lengths, fresh)
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
         rows = padded_rows(call, lengths, fresh)
