@@ -9,14 +9,14 @@ and the precision of products.
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from . import linear, traced
+from . import linear, projection, traced
 from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine
 from .kernels.cell import CELLS
 from .lengths import without_padding
 from .memory import memory_mode
-from .operators import layer
+from .operators import layer, way_back
 from .precision import fp32_precision
 from .resets import fresh_from
 from .results import Results
@@ -32,21 +32,23 @@ def settings():
 
 
 @torch.compiler.assume_constant_result
-def left_to_torch(asked):
+def left_to_torch(asked, dtype, device):
     """Whether torch.nn's operators are to serve a call that asks for `asked` beside."""
     if transforming():
-        return True  # torch's operators from Python are no match for torch.func
+        return True  # torch has no rules for operators from Python under torch.func
     if asked:
         return False
-    # What is exported is to run wherever torch does.
-    return torch.compiler.is_exporting() or forced_engine() in ("torch", "torch.aten", "torch.cell")
+    if device == "cpu":
+        # Of what dtype autocast's results are on a CPU, torch.nn's layers do not agree.
+        return autocast_dtype(device) is not None or forced_engine() in ("torch.aten", "torch.cell")
+    return way_back(forced_engine(), dtype, torch.device(device), False) == "formulas"
 
 
 def sequences(module, input, hx, options, lengths, resets):
     """The forward of the modules, with their arguments, results and errors."""
-    asked = asked_of(options, resets) or lengths is not None
-    packed = isinstance(input, PackedSequence)
-    if packed or 0 in input.shape[:2] or left_to_torch(bool(asked)):
+    asked = lengths is not None or bool(asked_of(options, resets))
+    odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
+    if odd or left_to_torch(asked, module._current_weights()[0].dtype, input.device.type):
         return module._as_torch(input, hx, options, lengths, resets)
     weights = module._current_weights()
 
@@ -57,33 +59,45 @@ def sequences(module, input, hx, options, lengths, resets):
 
 
 def stack(mode, x, states, lengths, resets, weights, options):
-    """Results of a stack of layers; x (T, B, ...), states (L*D, B, ...) each or None, resets (T, B)."""
-    L, D, cell = options.num_layers, options.directions, CELLS[mode]
+    """Results of a stack of layers.
+
+    x (T, B, ...), states (L*D, B, ...) each or None, lengths (B,), resets (T, B).
+    """
+    L, cell = options.num_layers, CELLS[mode]
+    D = 2 if options.bidirectional else 1  # torch 2.9 reads no property of a NamedTuple
     engine, precision, memory = settings()
     x, states, weights = _cast(x, states, weights)
     if lengths is not None:
         time_first = options._replace(batch_first=False)
         x = without_padding(x, lengths, time_first)
-    S, finals = len(cell.states), []
+    S, finals, gates = len(cell.states), [], None
+    fresh = None if resets is None else fresh_from(resets, lengths, D)
     for k in range(L):
         here = slice(k * D, k * D + D)
         initial = [] if states is None else [s[here] for s in states]
         w = [Weights.of_layer(weights, n, L * D) for n in range(L * D)[here]]
-        flat = [t for part in w for t in part if t is not None]
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *initial, *flat))
+        below, before, plain = x, initial, w
+        if w[0].w_hr is not None:
+            below, before, plain = projection.unprojected(x, initial, w, lengths, fresh)
+        flat = [t for part in plain for t in part if t is not None]
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (below, *before, *flat))
         cells = options.return_cell_states and k == L - 1
-        below = x
-        x, *rest = layer(
-            mode, engine, precision, memory, D, x, initial, flat, lengths, resets, keep, cells
+        x, *outputs = layer(
+            mode, engine, precision, memory, D, below, before, flat, lengths, resets, keep, cells
         )
-        finals.append(rest[:S])
+        final = list(outputs[:S])
+        if options.return_gates and k == L - 1:
+            gates = _gates(cell, below, before, plain, x, lengths, fresh)
+        if w[0].w_hr is not None:
+            x = projection.projected(x, w)
+            final[0] = projection.projected_final(final[0], w, initial, lengths)
+        finals.append(final)
         if k < L - 1 and options.dropout > 0:
             x = torch.dropout(x, options.dropout, options.training)
     final = [torch.cat(s) if L > 1 else s[0] for s in zip(*finals, strict=True)]
     c = None
     if options.return_cell_states:
-        c = rest[S] if lengths is None else without_padding(rest[S], lengths, time_first)
-    gates = _gates(cell, below, initial, w, x, lengths, resets) if options.return_gates else None
+        c = outputs[S] if lengths is None else without_padding(outputs[S], lengths, time_first)
     return Results(x, tuple(final), c, gates)
 
 
@@ -95,14 +109,13 @@ def _cast(x, states, weights):
     return cast(x, states, weights, dtype)
 
 
-def _gates(cell, x, initial, weights, h, lengths, resets):
+def _gates(cell, x, initial, weights, h, lengths, fresh):
     T, B, _ = h.shape
     D = len(weights)
-    fresh = [None] * D if resets is None else fresh_from(resets, lengths, D).unbind(0)
     found = [
         linear.gates(
             cell,
-            padded_walk(T, B, d == 1, lengths, None if resets is None else fresh[d].flatten()),
+            padded_walk(T, B, d == 1, lengths, None if fresh is None else fresh[d].flatten()),
             x.flatten(0, 1),
             [s[d] for s in initial] or [None] * len(cell.states),
             w,
