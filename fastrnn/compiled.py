@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import linear, projection, traced
+from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine
 from .functional import integers
@@ -114,9 +115,7 @@ def _cast(x, states, weights):
     dtype = autocast_dtype(x.device.type)
     if dtype is None or weights[0].dtype not in CAST:
         return x, states, weights
-    x = x.to(dtype) if x.is_floating_point() else x
-    states = None if states is None else [s.to(dtype) for s in states]
-    return x, states, [w.to(dtype) for w in weights]
+    return cast(x, states, weights, dtype)
 
 
 def _gates(cell, x, initial, weights, h, lengths, fresh):

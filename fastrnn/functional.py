@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import torch_engine
+from .casting import casting
 from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
@@ -183,6 +184,8 @@ def indices(input, weights):
 def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
     """Carry out a described call as chosen; see `lstm` for the arguments."""
     plan = _triton(choice.plan) if choice.engine == "triton" else torch_engine.PLANS[choice.plan]
+    if call.autocast and choice.plan != "aten":
+        plan = casting(plan)
     fresh = None
     if resets is not None:
         if options.batch_first and resets.dim() == 2:

@@ -24,7 +24,7 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
-from .results import Results
+from .results import Results, shaped
 from .walk import walk_of
 from .weights import Weights
 
@@ -234,13 +234,6 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     of (T, B, ...).
     """
     L, D = call.layers, call.directions
-    if call.autocast:
-        with torch.autocast(call.device, enabled=False):
-            x = x.to(call.dtype) if x.is_floating_point() else x
-            state = None if state is None else [s.to(call.dtype) for s in state]
-            weights = [w.to(call.dtype) for w in weights]
-            call = call._replace(autocast=False)
-            return run(plan, call, x, sizes, state, weights, options, lengths, fresh)
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
         rows = padded_rows(call, lengths, fresh)
@@ -267,13 +260,13 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     if options.return_cell_states:
         # What kernels leave in padding is no number.
         parts = zip(walks, others[0].chunk(D, 1), strict=True)
-        cells = torch.cat([walk.rows(walk.states(c)) for walk, c in parts], 1)
+        cells = [walk.rows(walk.states(c)) for walk, c in parts]
     if options.return_gates:
         gates = [
             linear.gates(call.cell, walk, below, at(initial, d), w[d], of_direction([h], d, D)[0])
             for d, walk in enumerate(walks)
         ]
-    return Results.of_rows(shape, h, final, cells, gates)
+    return Results.of_rows(shape, shaped(h, shape), final, cells, gates)
 
 
 def layer_of(plan, call, rows, sizes=None):
