@@ -43,8 +43,7 @@ def left_to_torch(asked, dtype, device):
     if asked:
         return False
     if device == "cpu":
-        # Of what dtype autocast's results are on a CPU, torch.nn's layers do not agree.
-        return autocast_dtype(device) is not None or forced_engine() in ("torch.aten", "torch.cell")
+        return forced_engine() in ("torch.aten", "torch.cell")
     return way_back(forced_engine(), dtype, torch.device(device), False) == "formulas"
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import compiled, onnx_export, torchscript
+from . import onnx_export, torchscript
 from .call import TORCH_NN
 from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
@@ -44,6 +44,8 @@ class _Recurrent(nn.RNNBase):
         if torch.jit.is_tracing():
             return self._as_torch(input, hx, options, lengths, resets)
         if torch.compiler.is_compiling():
+            from . import compiled  # brings in much of torch that is of no use elsewhere
+
             return compiled.sequences(self, input, hx, options, lengths, resets)
         planned = self._planned(input, hx, options, lengths, resets)
         if type(planned) is str:
