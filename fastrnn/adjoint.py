@@ -52,8 +52,8 @@ class Adjoint(Function):
             torch.zeros_like(primal) if tangents[place] is None else tangents[place]
             for primal, place in zip(primals, places, strict=True)
         )
-        # torch.func.jvp can't be called where forward mode is on without torch.func. The way back is
-        # linear in what comes in, so its own way back is the way forth.
+        # There is no torch.func.jvp within torch.autograd.forward_ad. But the way back is linear in
+        # what comes in, so its own way back is the way forth.
         outputs, pull = torch.func.vjp(function, *primals)
         zeros = tuple(map(torch.zeros_like, outputs))
         return torch.func.vjp(lambda *d: pull(d), *zeros)[1](changes)

@@ -17,3 +17,10 @@ def hidden(tensor):
             return True
         tensor = _functorch.get_unwrapped(tensor)
     return False
+
+
+def seen(tensor):
+    """A tensor whose values are not hidden, without what transforms have wrapped around it."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
