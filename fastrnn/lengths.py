@@ -1,11 +1,13 @@
 """`lengths=`: sequences of different lengths in one padded tensor."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from .results import formed
-from .values import hidden, seen
+from .values import hidden, plainly
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -65,11 +67,11 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
     """
     layout = input.shape[:2]
     # Packing takes no empty sequence. What one step makes of it is put right afterwards.
-    places, *sizes = _packing(lengths, layout, options.batch_first)
+    places, *sizes = plainly(partial(_packing, layout, options.batch_first), lengths)
     packed = PackedSequence(input.flatten(0, 1).index_select(0, places), *sizes)
     if fresh is not None:
         fresh = fresh.transpose(1, 2) if options.batch_first else fresh
-        fresh = fresh.flatten(1).index_select(1, places)
+        fresh = plainly(lambda fresh: fresh.flatten(1).index_select(1, places), fresh)
     output, final, *inner = forward(packed, hx, fresh)
     empty = lengths == 0
     some_empty = empty.any()
@@ -95,15 +97,13 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
     return padded(output), final, *(formed(padded, part) for part in inner)
 
 
-def _packing(lengths, layout, batch_first):
+def _packing(layout, batch_first, lengths):
     """How a padded batch is packed: the places of the rows among those of `layout`, (T, B) or
     (B, T), then batch_sizes, sorted_indices and unsorted_indices.
 
     torch's own operators for packing have neither forward mode nor rules for torch.func: these
-    carry numbers of places alone, out of sight of either.
+    carry numbers of places alone.
     """
-    with torch._C._DisableFuncTorch():
-        lengths = seen(lengths)
-        some = lengths.clamp(min=1).to("cpu", torch.int64)
-        places = torch.arange(layout.numel(), device=lengths.device).view(layout)
-        return pack_padded_sequence(places, some, batch_first, enforce_sorted=False)
+    some = lengths.clamp(min=1).to("cpu", torch.int64)
+    places = torch.arange(layout.numel(), device=lengths.device).view(layout)
+    return pack_padded_sequence(places, some, batch_first, enforce_sorted=False)
