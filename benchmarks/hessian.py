@@ -1,7 +1,7 @@
 """What a product of the Hessian with a vector costs: the gradient of (gradient · v), by double
 backward, with respect to the input and all weights.
 
-    python -m benchmarks.hessian [--device cuda] [--threads N] [--rounds N] [--output FILE]
+    python -m benchmarks.hessian [--device cuda] [--threads N] [--engine NAME] [--output FILE]
 
 torch.nn on a GPU has second derivatives only with cuDNN switched off, and so it is measured.
 """
@@ -43,7 +43,7 @@ def product(module: torch.nn.Module, work: Work) -> tuple[torch.Tensor, ...]:
 
 def measure(row: Row, rounds: int) -> dict:
     """The row as JSON: timed if fastrnn's products are torch.nn's in double precision."""
-    with precision(row.dtype):
+    with precision(row.dtype), row.use_engine():
         problem = Problem(row.case, row.cell, row.dtype, row.device)
         wrap = without_cudnn if row.device == "cuda" else lambda call: call
         native = wrap(partial(product, problem.native, problem.work))
@@ -98,18 +98,20 @@ def main(argv: list[str], show: Callable = print) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="(default: 7)")
+    parser.add_argument("--engine", default=AUTO, help="what fastrnn.use_engine forces")
     parser.add_argument("--case", nargs="+", choices=[case.name for case in CASES])
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: in out/)")
     options = parser.parse_args(argv)
     machine.prepare(options.threads, flush_denormal=False)
+    engine = None if options.engine == AUTO else options.engine
     path = options.output or Path("out", f"hessian-{options.device}.json")
-    results = Results(path, machine.environment(options.device, False))
+    results = Results(path, machine.environment(options.device, False, engine))
     show(machine.line(results.environment))
     for case in CASES:
         if options.case and case.name not in options.case:
             continue
         for cell in CELLS:
-            row = Row(case, cell, MODE, "float32", options.device, False, AUTO)
+            row = Row(case, cell, MODE, "float32", options.device, False, options.engine)
             results.add(row.key, measure(row, options.rounds))
             show(line(results.rows[row.key]))
     return int(any(record["status"] != OK for record in results.rows.values()))
