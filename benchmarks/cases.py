@@ -5,6 +5,7 @@ from functools import partial
 
 FORWARD = "forward"
 TRAINING = "forward+backward"
+HESSIAN = "hessian-vector"  # of `hessian.py` alone
 ALL_CELLS = ("LSTM", "GRU", "RNN")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich.text import Text
 
 from benchmarks.row import OK, UNSERVED
-from benchmarks.summary import MODES, NOISE
+from benchmarks.summary import LABELS, NOISE
 
 
 def _name(record: dict) -> str:
@@ -96,7 +96,7 @@ def _megabytes(side: dict, _) -> str:
 COLUMNS = {
     "case": _name,
     "cell": lambda row: row["cell"],
-    "mode": lambda row: MODES[row["mode"]],
+    "mode": lambda row: LABELS[row["mode"]],
     "dtype": lambda row: row["dtype"],
     "torch.nn ms": _sides(_median, "native"),
     "fastrnn ms": _sides(_median, "fastrnn"),

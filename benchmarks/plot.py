@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.cases import ALL_CELLS, FORWARD, TRAINING
 from benchmarks.results import Results
 from benchmarks.row import OK
-from benchmarks.summary import MODES
+from benchmarks.summary import LABELS
 
 # Okabe's and Ito's colours, which colour-blind readers tell apart.
 COLOURS = {"LSTM": "#0072B2", "GRU": "#D55E00", "RNN": "#009E73"}
@@ -118,7 +118,7 @@ def _draw(axes: Axes, records: list[dict], layout: Layout) -> None:
     for record in records:
         y = layout.rows[record["kind"], record["case"], record["cell"]]
         if record["status"] != OK:
-            failures.setdefault(y, []).append(f"{MODES[record['mode']]} {record['status']}")
+            failures.setdefault(y, []).append(f"{LABELS[record['mode']]} {record['status']}")
             continue
         colour = COLOURS[record["cell"]]
         median, p20, p80 = (record["ratio"][name] for name in ("median", "p20", "p80"))

@@ -19,6 +19,7 @@ MOST_FOR_PACKED, MOST_TO_COMPILE = 1.1, 5.0
 MOST_LINES = 12
 SMALL = 128
 MODES = {FORWARD: "fwd", TRAINING: "fwd+bwd"}
+LABELS = MODES | {HESSIAN: "Hv"}
 
 
 def duels(records: Iterable[dict]) -> list[dict]:
@@ -81,7 +82,7 @@ def _means(grouped: Iterable[tuple[str, dict]]) -> Table:
     for cell in ALL_CELLS:
         out.add_column(cell, justify="right", no_wrap=True)
     for (group, mode, dtype), cells in groups.items():
-        out.add_row(group, MODES[mode], dtype, *(_mean(cells.get(cell)) for cell in ALL_CELLS))
+        out.add_row(group, LABELS[mode], dtype, *(_mean(cells.get(cell)) for cell in ALL_CELLS))
     return out
 
 

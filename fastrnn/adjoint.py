@@ -5,6 +5,8 @@ from torch.autograd.function import Function
 
 from . import linear
 from .folding import vmapped
+from .legacy import is_batched, one_by_one
+from .nesting import nestable
 from .weights import Weights
 
 
@@ -33,6 +35,8 @@ class Adjoint(Function):
 
     @staticmethod
     def backward(ctx, *d):
+        if any(map(is_batched, d)):
+            return one_by_one(lambda *alone: Adjoint.backward(ctx, *alone), d)
         function, primals, places = _as_function(ctx.layer, ctx.D, ctx.saved_tensors)
         _, pull = torch.func.vjp(function, *primals)
         grads = [None] * len(ctx.saved_tensors)
@@ -41,14 +45,15 @@ class Adjoint(Function):
         return None, None, *grads
 
     @staticmethod
-    def jvp(ctx, _, __, *tangents):
-        function, primals, places = _as_function(ctx.layer, ctx.D, ctx.saved_tensors)
+    @nestable
+    def jvp(ctx, saved, _, __, *tangents):
+        function, primals, places = _as_function(ctx.layer, ctx.D, saved)
         changes = tuple(
             torch.zeros_like(primal) if tangents[place] is None else tangents[place]
             for primal, place in zip(primals, places, strict=True)
         )
-        # torch has no forward mode within forward mode. The way back is linear in what comes in, so
-        # its own way back is the way forth.
+        # There is no torch.func.jvp within torch.autograd.forward_ad. But the way back is linear in
+        # what comes in, so its own way back is the way forth.
         outputs, pull = torch.func.vjp(function, *primals)
         zeros = tuple(map(torch.zeros_like, outputs))
         return torch.func.vjp(lambda *d: pull(d), *zeros)[1](changes)

@@ -21,6 +21,8 @@ from torch.autograd.function import Function
 from . import linear
 from .adjoint import Adjoint, at, inputs_of, of_direction
 from .folding import vmapped
+from .legacy import is_batched, one_by_one
+from .nesting import nestable
 from .values import transforming
 
 
@@ -70,9 +72,7 @@ class Recurrence(Function):
         tensors, (h, *kept) = rest[: len(needs) - 1], rest[len(needs) - 1 :]
         S = len(layer.cell.states)
         dfinal, dstates = d[:S], (dh, *d[S:])
-        if any(map(_is_legacy_batched, (dh, *d))):
-            return _one_by_one(lambda dh, *d: Recurrence.backward(ctx, dh, *d), (dh, *d))
-        if torch.is_grad_enabled() or any(map(_is_wrapped, (dh, *d))):
+        if torch.is_grad_enabled() or transforming() or any(map(is_batched, (dh, *d))):
             if ctx.unwatched_x and original.requires_grad:
                 x = _valued(original, x)
             return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
@@ -114,10 +114,11 @@ class Transformed(Function):
         return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
 
     @staticmethod
-    def jvp(ctx, _, x_t, *tensors_t):
+    @nestable
+    def jvp(ctx, saved, _, x_t, *tensors_t):
         layer = ctx.layer
         S, count = len(layer.cell.states), len(tensors_t)
-        x, *rest = ctx.saved_tensors
+        x, *rest = saved
         state, weights = inputs_of(layer.cell, rest[:count])
         state_t, weights_t = inputs_of(layer.cell, tensors_t)
         states = rest[count : count + S]
@@ -145,6 +146,13 @@ class Transformed(Function):
 
 def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
     """The gradients of x and `tensors`, so that they can be differentiated and vectorised."""
+    if any(map(is_batched, (*dstates, *dfinal))):
+        S = len(dstates)
+
+        def alone(*d):
+            return _differentiably(layer, x, tensors, h, kept, d[:S], d[S:], needs)
+
+        return one_by_one(alone, (*dstates, *dfinal))
     state, weights = inputs_of(layer.cell, tensors)
     D = len(weights)
     dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)
@@ -162,31 +170,3 @@ def _valued(x, values):
     """`values`, as far as derivatives go in the place of `x`."""
     with torch.enable_grad():
         return values + (x - x.detach())
-
-
-def _is_wrapped(gradient):
-    """Whether it comes from a torch.func transform of a backward pass."""
-    return gradient is not None and torch._C._functorch.is_functorch_wrapped_tensor(gradient)
-
-
-def _is_legacy_batched(gradient):
-    """Whether it comes from `is_grads_batched`, whose tensors have few of torch's operators."""
-    return gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient)
-
-
-def _one_by_one(function, gradients):
-    """`function` of legacy batched gradients: of each in turn."""
-    level = torch._C._vmapmode_increment_nesting() - 1
-    torch._C._vmapmode_decrement_nesting()
-    batches = [
-        torch._remove_batch_dim(d, level, 0, 0) if _is_legacy_batched(d) else d for d in gradients
-    ]
-    V = next(len(b) for b, d in zip(batches, gradients, strict=True) if b is not d)
-    found = [
-        function(*(b if b is d else b[v] for b, d in zip(batches, gradients, strict=True)))
-        for v in range(V)
-    ]
-    return tuple(
-        None if parts[0] is None else torch._add_batch_dim(torch.stack(parts), 0, level)
-        for parts in zip(*found, strict=True)
-    )

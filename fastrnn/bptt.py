@@ -10,7 +10,8 @@ every chunk the carried gradient is flushed below 1e-30 (float32; 1e-290 in floa
 with nothing to carry and no gradient of its own is skipped: its gradients are zero.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from .inputs import input_rows
 from .kernels.cell import GRU, LSTM, RNN_RELU, RNN_TANH, Cell
 from .schedule import before, chunks, cleared, resize, steps_of
 from .scratch import keep, take
+from .values import plainly
 from .walk import walk_of
 from .weights import Weights
 
@@ -33,15 +35,19 @@ LOOPS = {
 }
 
 
-class Layer(NamedTuple):
-    """What `Recurrence` runs: one direction. For the fields see `forward`."""
+@dataclass(frozen=True)
+class Layer:
+    """What `Recurrence` runs: one direction. For the fields see `forward`.
+
+    No tuple: torch.func looks into those, and would wrap the tensor in it.
+    """
 
     cell: Cell
     sizes: tuple[int, ...]
     reverse: bool
     fresh: Tensor | None = None
 
-    rows_of_saved = 0  # the dimension of rows in what `forward` saves
+    rows_of_saved: ClassVar[int] = 0  # the dimension of rows in what `forward` saves
 
     def walks(self, D, device):
         return [walk_of(self.sizes, self.reverse, None, self.fresh, device)]
@@ -49,8 +55,10 @@ class Layer(NamedTuple):
     def widened(self, V):
         """The layer of V sequences in the place of each."""
         sizes = tuple(size * V for size in self.sizes)
-        fresh = None if self.fresh is None else self.fresh.repeat_interleave(V)
-        return self._replace(sizes=sizes, fresh=fresh)
+        fresh = self.fresh
+        if fresh is not None:
+            fresh = plainly(lambda fresh: fresh.repeat_interleave(V), fresh)
+        return replace(self, sizes=sizes, fresh=fresh)
 
     def forward(self, x, state, weights, keep_all, cells=False):
         (w,) = weights

@@ -18,7 +18,7 @@ from .dispatch import choose
 from .kernels.cell import CELLS
 from .lengths import INTEGERS, by_packing, check, without_padding
 from .resets import check_resets, fresh_from
-from .values import hidden
+from .values import hidden, plainly
 
 
 class Options(NamedTuple):
@@ -188,10 +188,8 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
         plan = casting(plan)
     fresh = None
     if resets is not None:
-        if options.batch_first and resets.dim() == 2:
-            resets = resets.t()
-        resets = resets.unsqueeze(1) if resets.dim() == 1 else resets
-        fresh = fresh_from(resets, lengths, call.directions)
+        batch_first = options.batch_first and resets.dim() == 2
+        fresh = plainly(partial(fresh_from, call.directions, batch_first), resets, lengths)
     if lengths is not None and choice.engine == "torch" and choice.plan != "reference":
         call = call._replace(packed=True, lengths=False)
 
@@ -200,7 +198,7 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
 
         return by_packing(packed, input, hx, lengths, options, fresh)
     if fresh is not None and choice.engine == "torch":
-        fresh = fresh.flatten(1)
+        fresh = plainly(lambda fresh: fresh.flatten(1), fresh)
     return _run(plan, call, input, hx, fresh, weights, options, lengths)
 
 

@@ -1,11 +1,13 @@
 """`lengths=`: sequences of different lengths in one padded tensor."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from .results import formed
-from .values import hidden
+from .values import hidden, plainly
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -63,19 +65,21 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
     forward(packed, hx, fresh) -> (packed output, final states, what else there is, packed);
     fresh: (D, T, B) here, (D, N) there, or None.
     """
-    T = input.shape[1 if options.batch_first else 0]
-    order = {"batch_first": options.batch_first}
+    layout = input.shape[:2]
     # Packing takes no empty sequence. What one step makes of it is put right afterwards.
-    some = lengths.clamp(min=1).to("cpu", torch.int64)
-    packed = pack_padded_sequence(input, some, enforce_sorted=False, **order)
+    places, *sizes = plainly(partial(_packing, layout, options.batch_first), lengths)
+    packed = PackedSequence(input.flatten(0, 1).index_select(0, places), *sizes)
     if fresh is not None:
-        fresh = pack_padded_sequence(fresh.permute(1, 2, 0), some, enforce_sorted=False).data.t()
+        fresh = fresh.transpose(1, 2) if options.batch_first else fresh
+        fresh = plainly(lambda fresh: fresh.flatten(1).index_select(1, places), fresh)
     output, final, *inner = forward(packed, hx, fresh)
     empty = lengths == 0
     some_empty = empty.any()
 
     def padded(sequence):
-        steps, _ = pad_packed_sequence(sequence, total_length=T, **order)
+        rows = sequence.data
+        steps = rows.new_zeros(layout.numel(), rows.shape[1]).index_copy(0, places, rows)
+        steps = steps.unflatten(0, layout)
         if not some_empty:
             return steps
         return steps.masked_fill(empty[:, None, None] if options.batch_first else empty[:, None], 0)
@@ -91,3 +95,15 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
         ]
         final = final[0] if single else tuple(final)
     return padded(output), final, *(formed(padded, part) for part in inner)
+
+
+def _packing(layout, batch_first, lengths):
+    """How a padded batch is packed: the places of the rows among those of `layout`, (T, B) or
+    (B, T), then batch_sizes, sorted_indices and unsorted_indices.
+
+    torch's own operators for packing have neither forward mode nor rules for torch.func: these
+    carry numbers of places alone.
+    """
+    some = lengths.clamp(min=1).to("cpu", torch.int64)
+    places = torch.arange(layout.numel(), device=lengths.device).view(layout)
+    return pack_padded_sequence(places, some, batch_first, enforce_sorted=False)

@@ -14,6 +14,8 @@ import torch
 from torch.autograd.function import Function
 from torch.nn.functional import pad
 
+from .nesting import nestable
+
 
 class Solve(Function):
     """s = Solve.apply(P, E, w_hh, keep, u, transposed), T steps of B sequences, S states, G gates.
@@ -70,8 +72,9 @@ class Solve(Function):
         return λ * gates.unsqueeze(2), λ * s.unsqueeze(2), dw, None, other, None
 
     @staticmethod
-    def jvp(ctx, P_t, E_t, w_t, _, u_t, __):
-        P, E, w, keep, solution = ctx.saved_tensors
+    @nestable
+    def jvp(ctx, saved, P_t, E_t, w_t, _, u_t, __):
+        P, E, w, keep, solution = saved
         u_t = torch.zeros_like(solution) if u_t is None else u_t
         if ctx.transposed:
             λ = solution[1:].unsqueeze(3)

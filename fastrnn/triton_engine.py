@@ -7,7 +7,8 @@ launches.
 """
 
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -25,16 +26,20 @@ from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
 from .results import Results, shaped
+from .values import plainly
 from .walk import walk_of
 from .weights import Weights
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Layer:
     """One layer for `autograd.py`: all that is known of it but its tensors.
 
     plans: how to cut `resident` or `cooperative` forward and, in training, back; None stands for
     `step`.
     precision: of the products. sizes: of a packed input, or None. recompute: keep no gates.
+
+    No tuple: torch.func looks into those, and would wrap the tensors in it.
     """
 
     cell: Cell
@@ -44,7 +49,7 @@ class Layer(NamedTuple):
     precision: str
     recompute: bool
 
-    rows_of_saved = 1  # the dimension of rows in what `forward` saves
+    rows_of_saved: ClassVar[int] = 1  # the dimension of rows in what `forward` saves
 
     def walks(self, D, device):
         rows = self.rows
@@ -55,15 +60,18 @@ class Layer(NamedTuple):
 
     def widened(self, V):
         """The layer of V sequences in the place of each."""
-        T, B, N, lengths, offsets, fresh = self.rows
-        rows = Rows(
-            T, B * V, N * V,
-            None if lengths is None else lengths.repeat_interleave(V),
-            None if offsets is None else offsets * V,
-            None if fresh is None else fresh.repeat_interleave(V, 2),
-        )  # fmt: skip
+        T, B, N, *marks = self.rows
+
+        def wider(lengths, offsets, fresh):
+            return (
+                None if lengths is None else lengths.repeat_interleave(V),
+                None if offsets is None else offsets * V,
+                None if fresh is None else fresh.repeat_interleave(V, 2),
+            )
+
+        rows = Rows(T, B * V, N * V, *plainly(wider, *marks))
         sizes = None if self.sizes is None else tuple(size * V for size in self.sizes)
-        return self._replace(rows=rows, sizes=sizes)
+        return replace(self, rows=rows, sizes=sizes)
 
     def forward(self, x, state, weights, keep_all, cells=False):
         cell, rows = self.cell, self.rows
@@ -239,7 +247,7 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
         rows = padded_rows(call, lengths, fresh)
     else:
         h, shape = x, x.shape[:1]
-        rows = packed_rows(sizes, x.device)
+        rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
         sizes = tuple(sizes.tolist())
     layer = layer_of(plan, call, rows, sizes)
     finals = []
@@ -279,9 +287,9 @@ def padded_rows(call, lengths, fresh):
     """Rows of T steps and B sequences; lengths and fresh as for `run`."""
     if lengths is not None:
         # Side by side, and the backward pass's own: the caller may fill theirs anew.
-        lengths = lengths.to(torch.int32, copy=True)
+        lengths = plainly(lambda lengths: lengths.to(torch.int32, copy=True), lengths)
     if fresh is not None:
-        fresh = fresh.to(torch.uint8, memory_format=torch.contiguous_format)
+        fresh = plainly(lambda fresh: fresh.to(torch.uint8).contiguous(), fresh)
     return Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
 
 

@@ -17,3 +17,21 @@ def hidden(tensor):
             return True
         tensor = _functorch.get_unwrapped(tensor)
     return False
+
+
+def plainly(function, *tensors):
+    """`function` of tensors, or None, out of sight of the transforms, unless these hide a value.
+
+    For what a layer knows beside its tensors: a result under a transform would be no plain tensor,
+    which has storage and outlives the transform.
+    """
+    if any(map(hidden, tensors)):
+        return function(*tensors)
+    with torch._C._DisableFuncTorch():
+        return function(*map(_unwrapped, tensors))
+
+
+def _unwrapped(tensor):
+    while tensor is not None and _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor

@@ -5,6 +5,7 @@ a GPU in Triton's interpreter. Whatever is allocated is NaN until it is written,
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -278,7 +279,7 @@ def test_gates_made_anew_for_the_way_back(cell, mode, device):
     for recompute in (True, False):
         layer = layer_for(CELLS[cell], mode, None, T, LENGTHS, device, recompute)
         fresh = problem(cell).rows.fresh.to(device)
-        layer = layer._replace(rows=layer.rows._replace(fresh=fresh))
+        layer = replace(layer, rows=layer.rows._replace(fresh=fresh))
 
         def run(inputs, layer=layer):
             h, *final = Recurrence.apply(layer, *inputs)
