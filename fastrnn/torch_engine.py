@@ -15,7 +15,7 @@ import torch
 from torch import _VF
 from torch.nn import functional as F
 
-from . import bptt, linear, reference
+from . import bptt, linear, native, reference
 from .autograd import recur
 from .results import Results, joined, shaped
 from .walk import walk_of
@@ -42,18 +42,25 @@ def zero_state(call, weights, options):
 
 
 def aten(call, x, sizes, state, weights, options):
-    """torch.nn's own operator over the whole stack."""
+    """torch.nn's own operator over the whole stack; on other devices with what it lacks there."""
+    lacking = call.device != "cpu" and call.differentiable
+    plan = mended if lacking else operator
+    return plan(call, x, sizes, state, weights, options)
+
+
+def operator(call, x, sizes, state, weights, options):
+    """torch.nn's own operator over the whole stack, as it is."""
     if options.one_hot:
         x = F.one_hot(x.long(), call.I).to(call.dtype)
     hx = zero_state(call, weights, options) if state is None else state
     has_bias = len(weights) // (call.layers * call.directions) >= 4
     stack = (has_bias, call.layers, options.dropout, options.training, options.bidirectional)
     hx = hx if len(hx) > 1 else hx[0]
-    operator = SEQUENCES[call.cell.name]
+    run = SEQUENCES[call.cell.name]
     if sizes is None:
-        output, *final = operator(x, hx, weights, *stack, False)
+        output, *final = run(x, hx, weights, *stack, False)
     else:
-        output, *final = operator(x, sizes, hx, weights, *stack)
+        output, *final = run(x, sizes, hx, weights, *stack)
     return Results(output, tuple(final))
 
 
@@ -137,9 +144,12 @@ def cell_plan(call, x, sizes, state, weights, options):
     return Results(torch.stack(xs), final)
 
 
+reference_plan = layered(reference_recurrence)
+mended = native.differentiable(operator, reference_plan)
+
 PLANS = {
     "aten": aten,
     "cell": cell_plan,
     "bptt": layered(bptt_recurrence),
-    "reference": layered(reference_recurrence),
+    "reference": reference_plan,
 }

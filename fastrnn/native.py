@@ -1,0 +1,105 @@
+"""torch.nn's own operators with what cuDNN lacks: a backward pass in eval mode, one that can be
+differentiated, and dropout that the generator's state replays.
+
+cuDNN remembers a forward pass only when it is told to train, has no second derivatives, and draws
+its dropout from a state that nobody can set. So it is always told to train, without dropout, which
+torch does between the layers. The backward pass is cuDNN's, or, where that is itself to be
+differentiated, the one that autograd finds for the formulas (`reference.py`).
+"""
+
+import torch
+from torch.autograd.function import Function
+
+from .casting import casting
+from .legacy import is_batched, one_by_one
+from .results import Results
+from .values import transforming
+
+
+def differentiable(plan, formulas):
+    """A plan, see `torch_engine.py`, from that of torch.nn's operators and that of the formulas."""
+
+    def layers(call, x, sizes, state, weights, options):
+        L, D = call.layers, call.directions
+        if L == 1 or not options.dropout or not options.training:
+            return _whole(plan, formulas, call, x, sizes, state, weights, options)
+        per, finals = len(weights) // L, []
+        for k in range(L):
+            results = _whole(
+                plan,
+                formulas,
+                call._replace(I=x.shape[-1] if k else call.I, layers=1),
+                x,
+                sizes,
+                None if state is None else [s[k * D : k * D + D] for s in state],
+                weights[k * per : k * per + per],
+                options._replace(num_layers=1, one_hot=options.one_hot and k == 0),
+            )
+            finals.append(results.final)
+            x = results.output
+            if k < L - 1:
+                x = torch.dropout(x, options.dropout, True)
+        return Results(x, tuple(map(torch.cat, zip(*finals, strict=True))))
+
+    return layers
+
+
+def _whole(plan, formulas, call, x, sizes, state, weights, options):
+    """Layers without dropout between them."""
+    options = options._replace(dropout=0.0, training=True)
+    states = state or ()
+
+    def by(plan):
+        def function(x, *tensors):
+            state = tensors[: len(states)] or None
+            results = plan(call, x, sizes, state, tensors[len(states) :], options)
+            return results.output, *results.final
+
+        return function
+
+    formulas = casting(formulas) if call.autocast else formulas
+    output, *final = Native.apply(by(plan), by(formulas), x, *states, *weights)
+    return Results(output, tuple(final))
+
+
+class Native(Function):
+    """outputs = Native.apply(operators, formulas, *tensors): both functions of the tensors."""
+
+    @staticmethod
+    def forward(ctx, operators, formulas, *tensors):
+        ctx.formulas = formulas
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        needs = ctx.needs_input_grad[2:]
+        inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors, needs, strict=True)]
+        with torch.enable_grad():
+            outputs = operators(*inputs)
+        ctx.graph = inputs, outputs
+        return tuple(output.detach() for output in outputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        needs, (inputs, outputs) = ctx.needs_input_grad[2:], ctx.graph
+        again = torch.is_grad_enabled() or transforming() or any(map(is_batched, grads))
+        if again:
+            inputs = ctx.saved_tensors
+            with torch.enable_grad():
+                outputs = ctx.formulas(*inputs)
+        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+        given = [(o, d) for o, d in zip(outputs, grads, strict=True) if d is not None]
+        if not given:
+            return (None,) * (2 + len(needs))
+
+        def back(*grads):
+            return torch.autograd.grad(
+                [o for o, _ in given],
+                wanted,
+                grads,
+                retain_graph=again or torch._C._autograd._get_current_graph_task_keep_graph(),
+                create_graph=torch.is_grad_enabled(),
+                allow_unused=True,
+            )
+
+        grads = [d for _, d in given]
+        found = iter(one_by_one(back, grads) if any(map(is_batched, grads)) else back(*grads))
+        return None, None, *(next(found) if need else None for need in needs)
