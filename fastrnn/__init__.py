@@ -1,6 +1,9 @@
 """LSTM, GRU and RNN for PyTorch that a user swaps in by changing one word."""
 
-from . import functional
+from . import (
+    functional,
+    operators,  # noqa: F401  so that torch knows them, as in a program that it loads
+)
 from .cell_modules import GRUCell, LSTMCell, RNNCell
 from .conversion import convert, patch, patched, restore, unpatch
 from .dispatch import use_engine

@@ -78,7 +78,11 @@ class Recurrence(Function):
             return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
         state, weights = inputs_of(layer.cell, tensors)
         others, saved = kept[: S - 1], kept[S - 1 :]
-        return None, *layer.backward(x, state, weights, h, others, saved, dstates, dfinal, needs)
+        # What was saved may give way to gradients, unless there may be another way back.
+        spare = not torch._C._autograd._get_current_graph_task_keep_graph()
+        return None, *layer.backward(
+            x, state, weights, h, others, saved, dstates, dfinal, needs, spare
+        )
 
 
 class Transformed(Function):

@@ -67,7 +67,7 @@ class Layer:
         )
         return h, [f.unsqueeze(0) for f in final], others, saved
 
-    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs):
+    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs, spare):
         of_weights = needs[1 + len(state) :]
         needed = {name for name, n in zip(Weights._fields, of_weights, strict=True) if n}
         if needs[0]:

@@ -37,7 +37,7 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     dtype, device = w.dtype, w.device
     if dtype not in FLOATING:
         return f"the weights are {dtype}"
-    autocast = _autocast(device.type)
+    autocast = autocast_dtype(device.type)
     castable = autocast is not None and dtype in CAST
     castable = castable and (options.one_hot or data.dtype in CAST)
     if data.dtype is not dtype and not options.one_hot and not castable:
@@ -164,7 +164,7 @@ def _state_problem(cell, hx, batch, R, H, dtypes, device):
     return None
 
 
-def _autocast(device):
+def autocast_dtype(device):
     """The dtype that autocast asks for, or None."""
     available = device == "cpu" or torch.amp.is_autocast_available(device)
     if available and torch.is_autocast_enabled(device):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import torch_engine
+from .casting import casting
 from .describe import describe, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
@@ -129,6 +130,10 @@ def rnn(
 
 
 def _call(mode, input, hx, weights, options, lengths, resets):
+    if torch.compiler.is_compiling() and isinstance(input, Tensor):
+        from . import compiled
+
+        return compiled.function(mode, input, hx, weights, options, lengths, resets)
     options.check(CELLS[mode])
     input = prepared(input, weights, options, lengths, resets)
     call = describe(CELLS[mode], input, hx, weights, options, lengths, resets)
@@ -179,10 +184,11 @@ def indices(input, weights):
 def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
     """Carry out a described call as chosen; see `lstm` for the arguments."""
     plan = _triton(choice.plan) if choice.engine == "triton" else torch_engine.PLANS[choice.plan]
+    if call.autocast and choice.plan != "aten":
+        plan = casting(plan)
     fresh = None
     if resets is not None:
-        batch_first = options.batch_first and resets.dim() == 2
-        fresh = plainly(partial(fresh_from, call.directions, batch_first), resets, lengths)
+        fresh = plainly(partial(_fresh, call.directions, options.batch_first), resets, lengths)
     if lengths is not None and choice.engine == "torch" and choice.plan != "reference":
         call = call._replace(packed=True, lengths=False)
 
@@ -193,6 +199,11 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
     if fresh is not None and choice.engine == "torch":
         fresh = plainly(lambda fresh: fresh.flatten(1), fresh)
     return _run(plan, call, input, hx, fresh, weights, options, lengths)
+
+
+def _fresh(D, batch_first, resets, lengths):
+    resets = resets.unsqueeze(1) if resets.dim() == 1 else resets.t() if batch_first else resets
+    return fresh_from(resets, lengths, D)
 
 
 def _run(plan, call, input, hx, fresh, weights, options, lengths=None):

@@ -41,8 +41,12 @@ class _Recurrent(nn.RNNBase):
         options = self._options(one_hot, return_cell_states, return_gates)
         if onnx_export.under_way():
             return onnx_export.sequences(self, input, hx, options, lengths, resets)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.jit.is_tracing():
             return self._as_torch(input, hx, options, lengths, resets)
+        if torch.compiler.is_compiling():
+            from . import compiled  # brings in much of torch that is of no use elsewhere
+
+            return compiled.sequences(self, input, hx, options, lengths, resets)
         planned = self._planned(input, hx, options, lengths, resets)
         if type(planned) is str:
             return self._left_to_torch(planned, input, hx, options, lengths, resets)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from . import traced
 from .describe import asked_of
-from .functional import integers
-from .lengths import check_form
+from .results import Results
 from .weights import Weights
 
 # Where ONNX's gates stand in torch's order: i o f g of i f g o, and z r n of r z n.
@@ -39,32 +39,16 @@ def sequences(module, input, hx, options, lengths, resets):
         NotImplementedError: a PackedSequence, resets, or cell states and gates as results.
     """
     _refuse(input, asked_of(options, resets))
-    if lengths is not None:
-        check_form(lengths, input, options)
     weights = module._current_weights()
-    if options.one_hot:
-        columns = torch.arange(module.input_size, device=input.device)
-        input = (integers(input).unsqueeze(-1) == columns).to(weights[0].dtype)
-    states = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    if input.dim() not in (2, 3):
-        name = module.native.__name__
-        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
-    single = input.dim() == 2
-    if single:
-        input = input.unsqueeze(0 if options.batch_first else 1)
-        states = None if states is None else tuple(s.unsqueeze(1) for s in states)
-    module.check_input(input, None)
-    if states is not None:
-        if module.mode == "LSTM" and len(states) != 2:
-            raise RuntimeError("lstm expects two hidden states")
-        module.check_forward_args(input, states if len(states) > 1 else states[0], None)
-    x = input.transpose(0, 1) if options.batch_first else input
-    x, final = _stack(module.mode, x, states, lengths, weights, options)
-    if single:
-        x, final = x.squeeze(1), [s.squeeze(1) for s in final]
-    elif options.batch_first:
-        x = x.transpose(0, 1)
-    return x, tuple(final) if len(final) > 1 else final[0]
+
+    def stack(x, states, lengths, _):
+        if options.one_hot:
+            columns = torch.arange(module.input_size, device=x.device)
+            x = (x.unsqueeze(-1) == columns).to(weights[0].dtype)
+        x, final = _stack(module.mode, x, states, lengths, weights, options)
+        return Results(x, tuple(final))
+
+    return traced.sequences(module, input, hx, options, lengths, resets, stack)
 
 
 def cell(module, input, hx):

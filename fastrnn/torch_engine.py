@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from . import bptt, linear, reference
 from .autograd import recur
-from .results import Results
+from .results import Results, joined, shaped
 from .walk import walk_of
 from .weights import Weights
 
@@ -87,18 +87,17 @@ def layered(recurrence):
                     gates.append(linear.gates(call.cell, walk, rows, initial, w, found[-1][0]))
             outputs, final, others = zip(*found, strict=True)
             finals += final
-            rows = outputs[0] if D == 1 else torch.cat(outputs, 1)
-            if layer < L - 1 and options.dropout > 0:
-                rows = torch.dropout(rows, options.dropout, options.training)
-        cells = None
-        if options.return_cell_states:
-            cells = torch.cat([c for (c,) in others], 1)
-        if D == 1 and rows.requires_grad:
-            # The backward pass of the loop needs h as it is now; what the caller gets, the caller
-            # may change in place, as with torch.nn.
-            rows = rows.clone()
+            if layer < L - 1:
+                rows = outputs[0] if D == 1 else torch.cat(outputs, 1)
+                if options.dropout > 0:
+                    rows = torch.dropout(rows, options.dropout, options.training)
+        # The backward pass of the loop needs h as it is now; what the caller gets, the caller may
+        # change in place, as with torch.nn: it is no view either, since a hook on one is lost then.
+        alone = D == 1 and not outputs[0].requires_grad
+        output = shaped(outputs[0], shape) if alone else joined(outputs, shape)
+        cells = [c for (c,) in others] if options.return_cell_states else None
         final = tuple(map(torch.stack, zip(*finals, strict=True)))
-        return Results.of_rows(shape, rows, final, cells, gates)
+        return Results.of_rows(shape, output, final, cells, gates)
 
     return plan
 
@@ -134,11 +133,8 @@ def cell_plan(call, x, sizes, state, weights, options):
         xs = outputs
         if k < call.layers - 1 and options.dropout > 0:
             xs = torch.dropout(torch.stack(xs), options.dropout, options.training).unbind(0)
-    if call.layers == 1:
-        final = [part.unsqueeze(0) for part in now]
-    else:
-        final = list(map(torch.stack, zip(*layers, strict=True)))
-    return Results(torch.stack(xs), tuple(final))
+    final = tuple(map(torch.stack, zip(*layers, strict=True)))
+    return Results(torch.stack(xs), final)
 
 
 PLANS = {

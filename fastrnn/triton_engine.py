@@ -8,6 +8,7 @@ launches.
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -25,7 +26,7 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
-from .results import Results
+from .results import Results, shaped
 from .values import plainly
 from .walk import walk_of
 from .weights import Weights
@@ -95,10 +96,8 @@ class Layer:
             padding.clear(flat[0], rows)
         return flat[0], final, flat[1:], [] if saved is None else [saved]
 
-    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs):
+    def backward(self, x, state, weights, h, others, saved, dstates, dfinal, needs, spare):
         states, needed = (h, *others), needs[1 : 1 + len(state)]
-        # The gates give way to their gradients, unless there may be another way back.
-        spare = not torch._C._autograd._get_current_graph_task_keep_graph()
         with _launching(self.precision, h.device):
             dgates, dstate = self._walk_back(
                 x, state, weights, states, saved, dstates, dfinal, needed, spare
@@ -244,33 +243,14 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     of (T, B, ...).
     """
     L, D = call.layers, call.directions
-    if call.autocast:
-        with torch.autocast(call.device, enabled=False):
-            x = x.to(call.dtype) if x.is_floating_point() else x
-            state = None if state is None else [s.to(call.dtype) for s in state]
-            weights = [w.to(call.dtype) for w in weights]
-            call = call._replace(autocast=False)
-            return run(plan, call, x, sizes, state, weights, options, lengths, fresh)
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
-        if lengths is not None:
-            # Side by side, and the backward pass's own: the caller may fill theirs anew.
-            lengths = plainly(lambda lengths: lengths.to(torch.int32, copy=True), lengths)
-        if fresh is not None:
-            fresh = plainly(lambda fresh: fresh.to(torch.uint8).contiguous(), fresh)
-        rows = Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
+        rows = plainly(partial(padded_rows, call), lengths, fresh)
     else:
         h, shape = x, x.shape[:1]
         rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
         sizes = tuple(sizes.tolist())
-    layer = Layer(
-        call.cell,
-        rows,
-        sizes,
-        PLANS_OF[plan](call),
-        call.precision,
-        memory_mode() == "recompute",
-    )
+    layer = layer_of(plan, call, rows, sizes)
     finals = []
     for k in range(L):
         here = slice(k * D, k * D + D)
@@ -289,13 +269,29 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     if options.return_cell_states:
         # What kernels leave in padding is no number.
         parts = zip(walks, others[0].chunk(D, 1), strict=True)
-        cells = torch.cat([walk.rows(walk.states(c)) for walk, c in parts], 1)
+        cells = [walk.rows(walk.states(c)) for walk, c in parts]
     if options.return_gates:
         gates = [
             linear.gates(call.cell, walk, below, at(initial, d), w[d], of_direction([h], d, D)[0])
             for d, walk in enumerate(walks)
         ]
-    return Results.of_rows(shape, h, final, cells, gates)
+    return Results.of_rows(shape, shaped(h, shape), final, cells, gates)
+
+
+def layer_of(plan, call, rows, sizes=None):
+    """The Layer that a call and the name of an engine make."""
+    recompute = memory_mode() == "recompute"
+    return Layer(call.cell, rows, sizes, PLANS_OF[plan](call), call.precision, recompute)
+
+
+def padded_rows(call, lengths, fresh):
+    """Rows of T steps and B sequences; lengths and fresh as for `run`."""
+    if lengths is not None:
+        # Side by side, and the backward pass's own: the caller may fill theirs anew.
+        lengths = lengths.to(torch.int32, copy=True)
+    if fresh is not None:
+        fresh = fresh.to(torch.uint8, memory_format=torch.contiguous_format)
+    return Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
 
 
 def packed_rows(sizes, device):

@@ -65,11 +65,7 @@ def walk_of(sizes, reverse, lengths, fresh, device):
     """
     T, B = len(sizes), max(sizes)
     if min(sizes) == B:
-        walk = Walk(T, B, reverse)
-        active = None
-        if lengths is not None:
-            active = walk._turned(torch.arange(T, device=device).unsqueeze(1) < lengths)
-        return walk._replace(active=active, fresh=None if fresh is None else walk.dense(fresh))
+        return padded_walk(T, B, reverse, lengths, fresh)
     starts = [0, *accumulate(sizes)]
     steps = torch.arange(T).unsqueeze(1)
     counts, starts, N = torch.tensor(sizes).unsqueeze(1), torch.tensor(starts[:-1]), starts[-1]
@@ -83,3 +79,11 @@ def walk_of(sizes, reverse, lengths, fresh, device):
     active, of_row, of_place = (t.to(device) for t in (active, of_row, of_place))
     walk = Walk(T, B, reverse, active, None, of_row, of_place)
     return walk if fresh is None else walk._replace(fresh=walk.dense(fresh))
+
+
+def padded_walk(T, B, reverse, lengths, fresh):
+    """The same where every step has B rows."""
+    walk, active = Walk(T, B, reverse), None
+    if lengths is not None:
+        active = walk._turned(torch.arange(T, device=lengths.device).unsqueeze(1) < lengths)
+    return walk._replace(active=active, fresh=None if fresh is None else walk.dense(fresh))

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
@@ -154,6 +155,10 @@ HERE = (
     *(("auto",) if torch.cuda.is_available() else ("auto", *map("torch.{}".format, TORCH_PLANS))),
     *(ENGINES if has_triton() else ()),
 )
+
+# `cooperative` takes long in the interpreter, where it says little of programs that wait.
+MOST = tuple(engine for engine in HERE if engine != "cooperative" or torch.cuda.is_available())
+every_engine = pytest.mark.parametrize("engine", MOST)
 
 
 def dtype_of(engine):

@@ -27,18 +27,17 @@ from tests.contract import (
     tensors,
     twins,
 )
-from tests.problems import ENGINES, HERE, assert_near, by_engine, dtype_of, move, on_cpu
+from tests.problems import ENGINES, HERE, MOST, assert_near, by_engine, dtype_of, move, on_cpu
 
 every_kind = pytest.mark.parametrize("kind", UNPROJECTED, ids=str)
-# `cooperative` takes long in the interpreter, where it says little of programs that wait.
-MOST = [engine for engine in HERE if engine != "cooperative" or torch.cuda.is_available()]
 DENSE_ONLY = {"torch.cell"} | {*HERE}.difference(MOST)
-FORMS = ("dense", "packed", "padded", "one-hot")
+FORMS = ("dense", "packed", "padded", "one-hot", "more")
 
 
 def every(engines, forms):
     """Of the engines and forms those that go together; in kernels cut for the interpreter."""
     pairs = [(e, f) for e in engines for f in forms if f == "dense" or e not in DENSE_ONLY]
+    pairs = [pair for pair in pairs if pair != ("torch.aten", "more")]
     names = ["-".join(pair) for pair in pairs]
     each = pytest.mark.parametrize(("engine", "form"), pairs, ids=names)
     return lambda test: pytest.mark.usefixtures("ieee", "quick")(each(test))
@@ -59,6 +58,12 @@ def problem(kind, engine, form, device, T=T, **options):
         x = packed([min(n or 3, T) for n in LENGTHS], I, dtype=dtype)
     elif form == "padded":
         marks = {"lengths": torch.tensor(LENGTHS, device=device)}
+    elif form == "more":  # all that a call takes and gives beyond torch.nn's
+        marks = {
+            "lengths": torch.tensor(LENGTHS, device=device),
+            "return_cell_states": kind is LSTM,
+        }
+        marks["resets"] = normal(T, B, seed=9).to(device) > 0.5
     elif form == "one-hot":
         x, marks = (x.sum(2).abs() * 10).long() % I, {"one_hot": True}
     plain = by_engine(engine, **marks)
