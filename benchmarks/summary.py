@@ -8,7 +8,7 @@ from statistics import mean, median
 from rich import box
 from rich.table import Table
 
-from benchmarks.cases import ALL_CELLS, CASES, FORWARD, TRAINING
+from benchmarks.cases import ALL_CELLS, CASES, FORWARD, HESSIAN, TRAINING
 from benchmarks.row import OK, UNSERVED, Row
 
 # Repeated runs differ by as much.

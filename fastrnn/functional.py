@@ -188,8 +188,7 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
         plan = casting(plan)
     fresh = None
     if resets is not None:
-        batch_first = options.batch_first and resets.dim() == 2
-        fresh = plainly(partial(fresh_from, call.directions, batch_first), resets, lengths)
+        fresh = plainly(partial(_fresh, call.directions, options.batch_first), resets, lengths)
     if lengths is not None and choice.engine == "torch" and choice.plan != "reference":
         call = call._replace(packed=True, lengths=False)
 
@@ -200,6 +199,11 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
     if fresh is not None and choice.engine == "torch":
         fresh = plainly(lambda fresh: fresh.flatten(1), fresh)
     return _run(plan, call, input, hx, fresh, weights, options, lengths)
+
+
+def _fresh(D, batch_first, resets, lengths):
+    resets = resets.unsqueeze(1) if resets.dim() == 1 else resets.t() if batch_first else resets
+    return fresh_from(resets, lengths, D)
 
 
 def _run(plan, call, input, hx, fresh, weights, options, lengths=None):

@@ -29,10 +29,8 @@ def check_resets(resets, input, options):
         )
 
 
-def fresh_from(D, batch_first, resets, lengths):
-    """(D, T, B) bool: where a direction's state before a step is zero; resets: (T, B), (T,), or if
-    `batch_first` (B, T)."""
-    resets = resets.t() if batch_first else resets.view(len(resets), -1)
+def fresh_from(resets, lengths, D):
+    """(D, T, B) bool: where a direction's state before a step is zero; resets: (T, B)."""
     if D == 1:
         return resets.unsqueeze(0)
     after = torch.cat((resets[1:], torch.zeros_like(resets[:1])))

@@ -8,6 +8,7 @@ launches.
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -244,7 +245,7 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     L, D = call.layers, call.directions
     if sizes is None:
         h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
-        rows = padded_rows(call, lengths, fresh)
+        rows = plainly(partial(padded_rows, call), lengths, fresh)
     else:
         h, shape = x, x.shape[:1]
         rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
@@ -287,9 +288,9 @@ def padded_rows(call, lengths, fresh):
     """Rows of T steps and B sequences; lengths and fresh as for `run`."""
     if lengths is not None:
         # Side by side, and the backward pass's own: the caller may fill theirs anew.
-        lengths = plainly(lambda lengths: lengths.to(torch.int32, copy=True), lengths)
+        lengths = lengths.to(torch.int32, copy=True)
     if fresh is not None:
-        fresh = plainly(lambda fresh: fresh.to(torch.uint8).contiguous(), fresh)
+        fresh = fresh.to(torch.uint8).contiguous()
     return Rows(call.T, call.B, call.T * call.B, lengths, fresh=fresh)
 
 
