@@ -8,7 +8,7 @@ Forms of input, outputs and errors are torch.nn's.
 import torch
 from torch import Tensor, nn
 
-from . import onnx_export, torchscript
+from . import torchscript
 from .describe import PLAIN, describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
@@ -24,9 +24,13 @@ class _Cell(nn.RNNCellBase):
     __prepare_scriptable__ = torchscript.refuse
 
     def forward(self, input, hx=None):
-        if onnx_export.under_way():
-            return onnx_export.cell(self, input, hx)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling():
+            from . import onnx_export  # of no use elsewhere
+
+            if onnx_export.under_way():
+                return onnx_export.cell(self, input, hx)
+            return self.native.forward(self, input, hx)
+        if torch.jit.is_tracing():
             return self.native.forward(self, input, hx)
         planned = self._planned(input, hx)
         if type(planned) is str:

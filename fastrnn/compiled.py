@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import linear, projection, traced
+from . import linear, onnx_export, projection, traced
 from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine
@@ -49,6 +49,8 @@ def left_to_torch(asked, dtype, device):
 
 def sequences(module, input, hx, options, lengths, resets):
     """The forward of the modules, with their arguments, results and errors."""
+    if onnx_export.under_way():
+        return onnx_export.sequences(module, input, hx, options, lengths, resets)
     asked = lengths is not None or bool(asked_of(options, resets))
     odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
     if odd or left_to_torch(asked, module._current_weights()[0].dtype, input.device.type):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import onnx_export, torchscript
+from . import torchscript
 from .call import TORCH_NN
 from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
@@ -39,8 +39,6 @@ class _Recurrent(nn.RNNBase):
         return_gates=False,
     ):
         options = self._options(one_hot, return_cell_states, return_gates)
-        if onnx_export.under_way():
-            return onnx_export.sequences(self, input, hx, options, lengths, resets)
         if torch.jit.is_tracing():
             return self._as_torch(input, hx, options, lengths, resets)
         if torch.compiler.is_compiling():
