@@ -58,8 +58,9 @@ def use_engine(name):
     """Within the block, all fastrnn modules of this thread use the named engine.
 
     name: "auto" (the default choice); "resident", "cooperative" or "step", the kernels; "torch", or
-    one of its plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". Has no effect on
-    code that torch.compile or torch.jit.trace records: that is torch.nn's own operators. With
+    one of its plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". A graph of
+    torch.compile keeps the engine that was in force when it was made; what torch.jit.trace records
+    is torch.nn's own operators. With
     TRITON_INTERPRET=1 in the environment from the start, the kernels take tensors on a CPU too:
     slow, for a look inside.
 

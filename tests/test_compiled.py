@@ -178,6 +178,19 @@ def test_dropout_is_drawn_in_the_graph():
 
 
 @each_class
+def test_the_output_may_be_changed_in_place(kind):
+    """On a CPU, as in eager code."""
+    module, x = twins(kind, I, H, **DEEP)[1], normal(3, 6, I, dtype=torch.float32)
+
+    def doubled(x):
+        return module(x)[0].mul_(2)
+
+    found = compiled(doubled)(x.requires_grad_())
+    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (found, doubled(x))]
+    torch.testing.assert_close(*grads)
+
+
+@each_class
 def test_a_stream_of_steps(kind):
     module = twins(kind, I, H, dtype=torch.float64)[1]
     call = compiled(module.step, dynamic=None)
