@@ -108,7 +108,7 @@ def stack(mode, weights, options, x, states, lengths, resets):
     c = None
     if options.return_cell_states:
         c = outputs[S] if lengths is None else without_padding(outputs[S], lengths, time_first)
-    if x.device.type == "cpu":
+    if keep and x.device.type == "cpu":
         # The way back reads them as they are now; the caller may change them, as in eager code.
         x, c = x.clone(), None if c is None else c.clone()
     return Results(x, tuple(final), c, gates)

@@ -22,7 +22,7 @@ from .values import hidden, plainly
 
 
 class Options(NamedTuple):
-    """What torch.nn's modules keep as attributes, plus one.
+    """What torch.nn's modules keep as attributes, and what a call asks for beside.
 
     num_layers: L.
     dropout: probability of zeroing an element of every layer's output but the last.

@@ -116,7 +116,7 @@ def _(cell, engine, precision, memory, D, x, state, weights, lengths, resets, ke
 
 
 def _setup(ctx, inputs, output):
-    *settings, x, state, weights, lengths, resets, _, _ = inputs
+    *settings, x, state, weights, lengths, resets, ctx.keep, _ = inputs
     S = len(CELLS[settings[0]].states)
     ctx.settings, ctx.counts = settings, (len(state), len(weights), S)
     ctx.save_for_backward(x, lengths, resets, *state, *weights, output[0], *output[1 + S :])
@@ -124,6 +124,11 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, grads):
+    if not ctx.keep:
+        raise RuntimeError(
+            "this graph was made without gradients, as under torch.no_grad(): to train it, compile "
+            "or export it where they are enabled"
+        )
     x, lengths, resets, *tensors = ctx.saved_tensors
     states, count, S = ctx.counts
     state, weights = tensors[:states], tensors[states : states + count]
@@ -141,6 +146,13 @@ def _backward(ctx, grads):
 
 
 layer.register_autograd(_backward, setup_context=_setup)
+
+
+def _second(ctx, grads):
+    raise RuntimeError("a graph has no second derivatives: take those of the module itself")
+
+
+layer_backward.register_autograd(_second)
 
 
 def way_back(engine, dtype, device, ragged):
@@ -202,9 +214,11 @@ def _states(call, weights, state):
 
 
 def _apart(outputs, inputs):
-    """The outputs in memory of their own, as an operator has to return them."""
+    """The outputs as an operator has to return them: in memory of their own, and laid out as its
+    fake says."""
     taken = {t.untyped_storage().data_ptr() for t in inputs}
     for n, tensor in enumerate(outputs):
+        outputs[n] = tensor = tensor.contiguous()
         place = tensor.untyped_storage().data_ptr()
         if place in taken:
             outputs[n] = tensor.clone()

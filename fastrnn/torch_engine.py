@@ -43,7 +43,7 @@ def zero_state(call, weights, options):
 
 def aten(call, x, sizes, state, weights, options):
     """torch.nn's own operator over the whole stack; on other devices with what it lacks there."""
-    lacking = call.device != "cpu" and call.differentiable
+    lacking = call.device != "cpu" and call.differentiable and not call.transformed
     plan = mended if lacking else operator
     return plan(call, x, sizes, state, weights, options)
 

@@ -324,3 +324,31 @@ def test_inductor(kind):
             for f in (call, model)
         ]
         torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU], ids=str)
+def test_inductor_finds_the_forms_that_fakes_tell_of(kind):
+    """It checks strides: here of a gradient that indices make transposed."""
+    module = twins(kind, I, H, **DEEP)[1]
+    ids, lengths = torch.arange(12).view(4, 3) % I, torch.tensor([4, 0, 2])
+    call = torch.compile(module, fullgraph=True)
+    grads = [
+        torch.autograd.grad(
+            f(ids, lengths=lengths, one_hot=True)[0].square().sum(), list(module.parameters())
+        )
+        for f in (call, module)
+    ]
+    torch.testing.assert_close(*grads)
+
+
+def test_derivatives_that_a_graph_lacks_are_refused():
+    module = twins(GRU, I, H)[1]
+    x = normal(4, 3, I, dtype=torch.float32).requires_grad_()
+    with torch.no_grad():
+        inference = torch.export.export(module, (x.detach(),)).module()
+    with pytest.raises(RuntimeError, match="made without gradients"):
+        inference(x)[0].sum().backward()
+    training = torch.export.export(module, (x.detach(),)).module()
+    (grad,) = torch.autograd.grad(training(x)[0].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        grad.sum().backward()
