@@ -1,12 +1,24 @@
-"""What the short examples share: their options, how they are run, and sine waves."""
+"""What the examples share: their options, how they are run, a progress bar, and sine waves."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
+
+import fastrnn
+
+LIBRARIES = {"fastrnn": fastrnn, "torch.nn": torch.nn}
+
+
+class UserError(ValueError):
+    """Something the user can put right, told in one line."""
+
 
 Figures = dict[str, float]  # what was found, by what it is
 
@@ -26,6 +38,16 @@ def device(text: str) -> torch.device:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from None
 
 
+def add_library(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--library", choices=LIBRARIES, default="fastrnn", help="default: %(default)s")
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    out = Path("out") / name
+    parser.add_argument("--out", type=Path, default=out, help="folder, default: %(default)s")
+
+
 def run(
     experiment: Callable[[argparse.Namespace], Figures],
     name: str,
@@ -33,8 +55,12 @@ def run(
     argv: list[str] | None,
     *,
     steps: int,
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Figures:
-    """Parse the options, run, print what was found; `steps` of training unless told otherwise."""
+    """Parse the options, run, print what was found; `steps` of training unless told otherwise.
+
+    A UserError of the experiment is one line on stderr and the exit code 2.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m examples.{name}",
         description=doc,
@@ -45,11 +71,16 @@ def run(
     add("--seed", type=int, default=0, help="of everything random, default: %(default)s")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=device, default=default, help="default: %(default)s")
+    options(parser)
     args = parser.parse_args(argv)
     # Matrices this small gain nothing from a second thread.
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    figures = experiment(args)
+    try:
+        figures = experiment(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -59,10 +90,23 @@ def run(
     return figures
 
 
-def report(step: int, steps: int, what: str, value: Tensor) -> None:
-    """A line at the first step, at the last, and at each tenth of the way."""
-    if step % max(1, steps // 10) == 0 or step == steps - 1:
-        print(f"step {step + 1:4} of {steps}   {what} {value.item():.3f}")
+class Steps:
+    """`range(total)` with a progress bar, beside it the latest of what is shown."""
+
+    def __init__(self, total: int, what: str):
+        self.total = total
+        self.what = what
+
+    def __iter__(self) -> Iterator[int]:
+        bar = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress("{task.fields[shown]}", *bar) as self.progress:
+            self.task = self.progress.add_task("", total=self.total, shown=self.what)
+            for step in range(self.total):
+                yield step
+                self.progress.advance(self.task)
+
+    def show(self, value: Tensor) -> None:
+        self.progress.update(self.task, shown=f"{self.what} {value.item():.3f}")
 
 
 def waves(T: int, periods: Tensor, phase: Tensor) -> Tensor:

@@ -62,12 +62,13 @@ def train_together(models: list[nn.Module], batches: list) -> dict[str, Tensor]:
 
     # Adam treats each number by itself, so that of the stack is that of each model.
     adam = torch.optim.Adam(weights.values(), lr=RATE)
-    for step, (x, y) in enumerate(batches):
+    steps = common.Steps(len(batches), "mean squared error")
+    for _, (x, y) in zip(steps, batches, strict=True):
         grads, losses = vmap(grad_and_value(loss), (0, None, None))(weights, x, y)
         for name, weight in weights.items():
             weight.grad = grads[name]
         adam.step()
-        common.report(step, len(batches), "mean squared error", losses.mean())
+        steps.show(losses.mean())
     return {name: weight.detach() for name, weight in weights.items()}
 
 

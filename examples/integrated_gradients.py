@@ -64,13 +64,14 @@ def attributions(model: nn.Module, x: Tensor, start: Tensor, points: int = POINT
 def experiment(args: argparse.Namespace) -> common.Figures:
     model = Adder().to(args.device)
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for step in range(args.steps):
+    steps = common.Steps(args.steps, "squared error")
+    for _ in steps:
         x, answer = (t.to(args.device) for t in sequences(BATCH))
         loss = nn.functional.mse_loss(model(x), answer)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        common.report(step, args.steps, "squared error", loss)
+        steps.show(loss)
 
     model.eval()
     x, answer = (t.to(args.device) for t in sequences(200))

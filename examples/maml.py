@@ -89,12 +89,13 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     model = Forecaster().to(args.device)
     loss, weights = loss_of(model), dict(model.named_parameters())
     adam = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for step in range(args.steps):
+    steps = common.Steps(args.steps, "error after one inner step")
+    for _ in steps:
         adam.zero_grad()
         error = error_after(loss, weights, *drawn(TASKS), steps=1).mean()
         error.backward()
         adam.step()
-        common.report(step, args.steps, "error after one inner step", error)
+        steps.show(error)
 
     new = drawn(40)
     with torch.no_grad():

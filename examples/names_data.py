@@ -1,7 +1,5 @@
 """Surnames as data: a folder of `<Language>.txt`, one name a line, becomes batches of indices."""
 
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_sequence
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-
-
-class UserError(ValueError):
-    """Something the user can put right, told in one line."""
+from examples.common import UserError
+from examples.text import Vocabulary, normal, read_text
 
 
 class Example(NamedTuple):
@@ -24,24 +19,13 @@ class Example(NamedTuple):
 
 def clean(name: str) -> str:
     """One spelling for one name: composed letters, lower case, a straight apostrophe."""
-    return unicodedata.normalize("NFC", name.strip().lower().replace("’", "'"))
+    return normal(name.strip().lower().replace("’", "'"))
 
 
 def read_names(path: Path) -> list[str]:
     """The names of a UTF-8 file, cleaned and each of them once, in the order of the file."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        text = content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 ({error.reason})") from None
     # A name that is repeated would be learnt from and examined on.
-    names = list(dict.fromkeys(filter(None, map(clean, text.splitlines()))))
-    if not names:
-        raise UserError(f"{path}: the file is empty, expected one name a line")
+    names = list(dict.fromkeys(filter(None, map(clean, read_text(path).splitlines()))))
     if len(names) == 1:
         raise UserError(f"{path}: only one name, expected one to learn and one to hold out")
     return names
@@ -71,29 +55,14 @@ def split(
     return train, test
 
 
-class Vocabulary:
-    """Letter <-> index. Index 0 stands for every letter that is not in the vocabulary."""
-
-    def __init__(self, symbols: list[str]):
-        self.symbols = symbols
-        self.index = {symbol: i for i, symbol in enumerate(symbols)}
-
-    @classmethod
-    def of(cls, names: dict[str, list[str]]) -> "Vocabulary":
-        # A letter that occurs once stays unknown: so there is something to learn about the unknown.
-        counts = Counter(letter for known in names.values() for name in known for letter in name)
-        return cls([UNKNOWN, *sorted(letter for letter, n in counts.items() if n > 1)])
-
-    def __len__(self) -> int:
-        return len(self.symbols)
-
-    def encode(self, name: str) -> Tensor:
-        return torch.tensor([self.index.get(letter, 0) for letter in clean(name)])
+def vocabulary_of(names: dict[str, list[str]]) -> Vocabulary:
+    # A letter that occurs once stays unknown: so there is something to learn about the unknown.
+    return Vocabulary.of((name for known in names.values() for name in known), at_least=2)
 
 
 def examples(names: dict[str, list[str]], vocabulary: Vocabulary) -> list[Example]:
     return [
-        Example(vocabulary.encode(name), language)
+        Example(vocabulary.encode(clean(name)), language)
         for language, known in enumerate(names.values())
         for name in known
     ]

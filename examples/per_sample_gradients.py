@@ -94,13 +94,14 @@ def private(grads: Weights) -> Weights:
 def experiment(args: argparse.Namespace) -> common.Figures:
     model = Classifier().to(args.device)
     sgd = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.5)
-    for step in range(args.steps):
+    steps = common.Steps(args.steps, "longest gradient of a sample")
+    for _ in steps:
         x, y = (t.to(args.device) for t in data(BATCH, wrong=0.1))
         grads = by_vmap(model, x, y)
         for name, grad_of_batch in private(grads).items():
             model.get_parameter(name).grad = grad_of_batch
         sgd.step()
-        common.report(step, args.steps, "longest gradient of a sample", lengths(grads).max())
+        steps.show(lengths(grads).max())
 
     x, y = (t.to(args.device) for t in data(500))
     with torch.no_grad():

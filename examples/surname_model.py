@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-import fastrnn
 from examples.names_data import Example, batches, pack
+from examples.text import read
 
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -19,40 +20,16 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Classifier(nn.Module):
     """Many to one: letters -> RNN -> last hidden state -> a score for each language."""
 
-    library = None
-
-    def __init__(self, cell: str, symbols: int, hidden: int, languages: int):
+    def __init__(self, library: ModuleType, cell: str, symbols: int, hidden: int, languages: int):
         super().__init__()
-        self.rnn = getattr(self.library, CELLS[cell])(symbols, hidden)
+        self.rnn = getattr(library, CELLS[cell])(symbols, hidden)
         self.dropout = nn.Dropout(0.3)
         self.out = nn.Linear(hidden, languages)
 
-    def read(self, ids: PackedSequence) -> tuple:
-        raise NotImplementedError
-
     def forward(self, ids: PackedSequence) -> Tensor:
-        _, state = self.read(ids)
+        _, state = read(self.rnn, ids)
         h_n = state[0] if isinstance(state, tuple) else state  # an LSTM has (h_n, c_n)
         return self.out(self.dropout(h_n[-1]))  # [B, languages]
-
-
-class TorchClassifier(Classifier):
-    """A letter is a vector of zeros with a single one; W_ih is multiplied by it."""
-
-    library = nn
-
-    def read(self, ids: PackedSequence) -> tuple:
-        one_hot = F.one_hot(ids.data, self.rnn.input_size).to(self.rnn.weight_ih_l0.dtype)
-        return self.rnn(ids._replace(data=one_hot))
-
-
-class FastClassifier(Classifier):
-    """A letter is a number; that column of W_ih is looked up, which gives the same product."""
-
-    library = fastrnn
-
-    def read(self, ids: PackedSequence) -> tuple:
-        return self.rnn(ids, one_hot=True)
 
 
 @dataclass

@@ -20,20 +20,19 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from examples import surname_checkpoint
-from examples.names_data import Example, UserError, Vocabulary, examples, read_folder, split
+from examples.common import LIBRARIES, UserError, positive
+from examples.names_data import Example, examples, read_folder, split, vocabulary_of
 from examples.pictures import confusion, draw_confusion, draw_losses
 from examples.surname_model import (
     CELLS,
     DEVICE,
     Classifier,
-    FastClassifier,
     History,
-    TorchClassifier,
     evaluate,
     train,
 )
+from examples.text import Vocabulary
 
-KINDS = {"torch.nn": TorchClassifier, "fastrnn": FastClassifier}
 CHECKPOINT = "surnames.pt"
 HIDDEN = 128
 UNSEEN = ["Satoshi", "Szczepanek", "Papathanasiou", "O'Hanlon"]  # in none of the data files
@@ -54,7 +53,7 @@ class Result(NamedTuple):
 
 def load_data(folder: Path, seed: int) -> Data:
     train_names, test_names = split(read_folder(folder), seed)
-    vocabulary = Vocabulary.of(train_names)
+    vocabulary = vocabulary_of(train_names)
     return Data(
         examples(train_names, vocabulary),
         examples(test_names, vocabulary),
@@ -69,15 +68,16 @@ def train_both(data: Data, args: argparse.Namespace, console: Console) -> dict[s
     steps = args.epochs * math.ceil(len(data.train) / args.batch_size)
     columns = "{task.description}", BarColumn(), "{task.fields[loss]}", TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        for library, kind in KINDS.items():
-            task = progress.add_task(library, total=steps, loss="")
+        for name, library in reversed(LIBRARIES.items()):
+            task = progress.add_task(name, total=steps, loss="")
 
             def on_batch(loss: float, task=task) -> None:
                 progress.update(task, advance=1, loss=f"loss {loss:.3f}")
 
             torch.manual_seed(args.seed)
             hidden = args.hidden or HIDDEN
-            model = kind(args.cell or "lstm", len(data.vocabulary), hidden, len(data.languages))
+            sizes = len(data.vocabulary), hidden, len(data.languages)
+            model = Classifier(library, args.cell or "lstm", *sizes)
             history = train(
                 model.to(DEVICE),
                 data.train,
@@ -88,7 +88,7 @@ def train_both(data: Data, args: argparse.Namespace, console: Console) -> dict[s
                 on_batch=on_batch,
             )
             scores, truth = evaluate(model, data.test)
-            results[library] = Result(
+            results[name] = Result(
                 model, history, (scores.argmax(1) == truth).float().mean().item()
             )
     return results
@@ -151,13 +151,6 @@ def show_predictions(
     for name, guesses in zip(names, surname_checkpoint.predict(*trained, names), strict=True):
         likely = ", ".join(f"{language} {p:.0%}" for language, p in guesses)
         console.print(f"{name}: {likely}")
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

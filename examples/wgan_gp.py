@@ -102,7 +102,8 @@ def experiment(args: argparse.Namespace) -> common.Figures:
             return distance(examined[0], generator(examined[1]), directions)
 
     before = distance_now()
-    for step in range(args.steps):
+    steps = common.Steps(args.steps, "critic tells real from drawn by")
+    for _ in steps:
         for _ in range(CRITIC_STEPS):
             x = real(BATCH).to(args.device)
             with torch.no_grad():
@@ -114,7 +115,7 @@ def experiment(args: argparse.Namespace) -> common.Figures:
         adam[generator].zero_grad()
         (-critic(generator(noise(BATCH).to(args.device))).mean()).backward()
         adam[generator].step()
-        common.report(step, args.steps, "critic tells real from drawn by", gap)
+        steps.show(gap)
 
     x = between(examined[0], generator(examined[1])).detach()
     native = fastrnn.restore(copy.deepcopy(critic), report=None).double().cpu()

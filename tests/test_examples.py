@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+import fastrnn
 from examples import names_data, surname_checkpoint, surnames
-from examples.names_data import UNKNOWN, Vocabulary, pack, read_folder, split
-from examples.surname_model import CELLS, FastClassifier, TorchClassifier, evaluate, train
+from examples.names_data import clean, pack, read_folder, split, vocabulary_of
+from examples.surname_model import CELLS, Classifier, evaluate, train
+from examples.text import PADDING, UNKNOWN
 
 NAMES = Path(__file__).parents[1] / "examples/data/names"
 LANGUAGES = ["Greek", "Japanese", "Polish", "Vietnamese"]
@@ -84,16 +86,16 @@ def test_split_holds_out_the_same_share_of_each_language(folder):
 
 
 def test_vocabulary_reads_one_name_in_one_way():
-    vocabulary = Vocabulary.of({"Irish": ["o'é", "o'é"], "Czech": ["ř"]})
-    assert vocabulary.symbols == [UNKNOWN, "'", "o", "é"]
-    assert vocabulary.encode(" O’E\N{COMBINING ACUTE ACCENT} ").tolist() == [2, 1, 3]
-    assert vocabulary.encode("ř").tolist() == [0]
+    vocabulary = vocabulary_of({"Irish": ["o'é", "o'é"], "Czech": ["ř"]})
+    assert vocabulary.symbols == [PADDING, UNKNOWN, "'", "o", "é"]
+    assert vocabulary.encode(clean(" O’E\N{COMBINING ACUTE ACCENT} ")).tolist() == [3, 2, 4]
+    assert vocabulary.encode("ř").tolist() == [1]
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_an_index_gives_the_numbers_of_the_one_hot_vector(cell):
     torch.manual_seed(0)
-    native, fast = (kind(cell, 11, 16, 5).eval() for kind in (TorchClassifier, FastClassifier))
+    native, fast = (Classifier(library, cell, 11, 16, 5).eval() for library in (nn, fastrnn))
     fast.load_state_dict(native.state_dict())
     ids = pack([torch.randint(11, (length,)) for length in (3, 1, 7, 7, 2)])
     torch.testing.assert_close(fast(ids), native(ids))
@@ -103,9 +105,9 @@ def test_an_index_gives_the_numbers_of_the_one_hot_vector(cell):
 def test_both_libraries_learn_the_same(folder, cell):
     data = surnames.load_data(folder, seed=0)
     losses = []
-    for kind in (TorchClassifier, FastClassifier):
+    for library in (nn, fastrnn):
         torch.manual_seed(0)
-        model = kind(cell, len(data.vocabulary), 32, len(data.languages))
+        model = Classifier(library, cell, len(data.vocabulary), 32, len(data.languages))
         history = train(model, data.train, data.test, epochs=8, batch_size=16, seed=0)
         losses.append(torch.tensor([history.train_loss, history.test_loss]))
     native, fast = losses
@@ -135,8 +137,8 @@ def test_the_checkpoint_loads_in_plain_torch(trained):
     path = out / surnames.CHECKPOINT
     names = ["Satoshi", "Nowak", "Nguyễn"]
     fast, native = (
-        surname_checkpoint.predict(*surname_checkpoint.load(path, kind), names, top=4)
-        for kind in (FastClassifier, TorchClassifier)
+        surname_checkpoint.predict(*surname_checkpoint.load(path, library), names, top=4)
+        for library in (fastrnn, nn)
     )
     for guesses, expected in zip(fast, native, strict=True):
         assert dict(guesses) == pytest.approx(dict(expected), rel=1e-4)
@@ -149,7 +151,7 @@ def test_the_checkpoint_loads_in_plain_torch(trained):
 
 def test_evaluation_drops_nothing(folder):
     data = surnames.load_data(folder, seed=0)
-    model = FastClassifier("gru", len(data.vocabulary), 8, len(data.languages))
+    model = Classifier(fastrnn, "gru", len(data.vocabulary), 8, len(data.languages))
     first, second = (evaluate(model, data.test)[0] for _ in range(2))
     assert torch.equal(first, second)
 

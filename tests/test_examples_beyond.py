@@ -66,7 +66,7 @@ def test_wgan_gp_runs(device, ieee, capsys):
     figures = wgan_gp.main(["--steps", "10", "--device", device])
     assert only(figures, "penalty's gradient") < 1e-4
     assert 0 < only(figures, "waves, after") < 2
-    assert "step   10 of 10" in capsys.readouterr().out
+    assert "10/10" in capsys.readouterr().out
 
 
 def test_maml_has_the_gradient_through_the_inner_step():
