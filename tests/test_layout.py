@@ -21,6 +21,7 @@ def run(code, cwd, *path):
     """What a fresh Python prints, in a folder, with folders on its path: as JSON."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip leaves compiled files behind, too
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -127,14 +128,15 @@ print(json.dumps([list(output.shape), fastrnn.explain(converted, torch.randn(9, 
 
 @pytest.fixture(scope="module")
 def imports():
-    """Seconds, and new modules, of `import fastrnn` after `import torch`; three times, afresh."""
+    """Seconds of the processor, and new modules, of `import fastrnn` after `import torch`; three
+    times, afresh. A wall clock would count the other tests that run beside."""
     code = """
 import json, sys, time
 import torch
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import fastrnn
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 """
     return [run(code, ROOT) for _ in range(3)]
