@@ -7,6 +7,8 @@ torch does between the layers. The backward pass is cuDNN's, or, where that is i
 differentiated, the one that autograd finds for the formulas (`reference.py`).
 """
 
+import warnings
+
 import torch
 from torch.autograd.function import Function
 
@@ -25,16 +27,20 @@ def differentiable(plan, formulas):
             return _whole(plan, formulas, call, x, sizes, state, weights, options)
         per, finals = len(weights) // L, []
         for k in range(L):
-            results = _whole(
-                plan,
-                formulas,
-                call._replace(I=x.shape[-1] if k else call.I, layers=1),
-                x,
-                sizes,
-                None if state is None else [s[k * D : k * D + D] for s in state],
-                weights[k * per : k * per + per],
-                options._replace(num_layers=1, one_hot=options.one_hot and k == 0),
-            )
+            with warnings.catch_warnings():
+                # What a module keeps in one piece are the weights of all layers: cuDNN copies
+                # those of one in each call, and advises what would not help.
+                warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+                results = _whole(
+                    plan,
+                    formulas,
+                    call._replace(I=x.shape[-1] if k else call.I, layers=1),
+                    x,
+                    sizes,
+                    None if state is None else [s[k * D : k * D + D] for s in state],
+                    weights[k * per : k * per + per],
+                    options._replace(num_layers=1, one_hot=options.one_hot and k == 0),
+                )
             finals.append(results.final)
             x = results.output
             if k < L - 1:
@@ -79,12 +85,17 @@ class Native(Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        needs, (inputs, outputs) = ctx.needs_input_grad[2:], ctx.graph
+        needs = ctx.needs_input_grad[2:]
+        keep = torch._C._autograd._get_current_graph_task_keep_graph()
         again = torch.is_grad_enabled() or transforming() or any(map(is_batched, grads))
+        inputs = ctx.saved_tensors  # an error of torch's if they have been freed
         if again:
-            inputs = ctx.saved_tensors
             with torch.enable_grad():
                 outputs = ctx.formulas(*inputs)
+        else:
+            inputs, outputs = ctx.graph
+            if not keep:
+                ctx.graph = None
         wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
         given = [(o, d) for o, d in zip(outputs, grads, strict=True) if d is not None]
         if not given:
@@ -95,7 +106,7 @@ class Native(Function):
                 [o for o, _ in given],
                 wanted,
                 grads,
-                retain_graph=again or torch._C._autograd._get_current_graph_task_keep_graph(),
+                retain_graph=again or keep,
                 create_graph=torch.is_grad_enabled(),
                 allow_unused=True,
             )

@@ -43,7 +43,12 @@ def zero_state(call, weights, options):
 
 def aten(call, x, sizes, state, weights, options):
     """torch.nn's own operator over the whole stack; on other devices with what it lacks there."""
-    lacking = call.device != "cpu" and call.differentiable and not call.transformed
+    lacking = (
+        call.device != "cpu"
+        and call.differentiable
+        and not call.transformed
+        and any(t.requires_grad for t in (x, *(state or ()), *weights))
+    )
     plan = mended if lacking else operator
     return plan(call, x, sizes, state, weights, options)
 
