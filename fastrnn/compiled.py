@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import linear, onnx_export, projection, traced
 from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
-from .dispatch import forced_engine
+from .dispatch import forced_engine, refuse
 from .functional import integers
 from .kernels.cell import CELLS
 from .lengths import without_padding
@@ -40,11 +40,15 @@ def left_to_torch(asked, dtype, device):
     """Whether torch.nn's operators are to serve a call that asks for `asked` beside."""
     if transforming():
         return True  # torch has no rules for operators from Python under torch.func
+    engine = forced_engine()
+    operators = engine in ("torch.aten", "torch.cell")
     if asked:
+        if operators:
+            refuse(engine, ["in a graph, torch.nn's operators take no lengths, resets or the like"])
         return False
     if device == "cpu":
-        return forced_engine() in ("torch.aten", "torch.cell")
-    return way_back(forced_engine(), dtype, torch.device(device), False) == "formulas"
+        return operators
+    return way_back(engine, dtype, torch.device(device), False) == "formulas"
 
 
 def sequences(module, input, hx, options, lengths, resets):

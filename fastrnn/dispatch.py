@@ -28,7 +28,7 @@ def choose(call, forced=None):
         return fastest_of_torch(call)
     reasons = obstacles(forced, call)
     if reasons:
-        raise RuntimeError(_cannot_serve(forced, reasons))
+        refuse(forced, reasons)
     engine = "triton" if forced in TRITON_PLANS else "torch"
     reason = f"asked for with fastrnn.use_engine({forced!r})"
     return Choice(engine, forced.removeprefix("torch."), reason)
@@ -46,11 +46,12 @@ def require_torch_nn(reason):
     """
     forced = forced_engine()
     if forced not in TORCH_NN:
-        raise RuntimeError(_cannot_serve(forced, [reason]))
+        refuse(forced, [reason])
 
 
-def _cannot_serve(engine, reasons):
-    return "\n  - ".join([f"engine {engine!r} cannot serve this call:", *reasons])
+def refuse(engine, reasons):
+    """Raise: the engine that `use_engine` named cannot serve, for all of these reasons."""
+    raise RuntimeError("\n  - ".join([f"engine {engine!r} cannot serve this call:", *reasons]))
 
 
 @contextmanager

@@ -352,3 +352,11 @@ def test_derivatives_that_a_graph_lacks_are_refused():
     (grad,) = torch.autograd.grad(training(x)[0].square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
         grad.sum().backward()
+
+
+def test_an_engine_that_cannot_serve_a_graph_is_refused():
+    module, resets = fastrnn.LSTM(3, 4), torch.zeros(5, 2, dtype=torch.bool)
+    compiled = torch.compile(lambda x: module(x, resets=resets), backend="eager", fullgraph=True)
+    refusal = pytest.raises(RuntimeError, match=r"engine 'torch.aten' cannot serve this call:")
+    with fastrnn.use_engine("torch.aten"), refusal:
+        compiled(torch.randn(5, 2, 3))
