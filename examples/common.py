@@ -54,10 +54,11 @@ def run(
     doc: str,
     argv: list[str] | None,
     *,
-    steps: int,
+    steps: int | None = None,
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Figures:
-    """Parse the options, run, print what was found; `steps` of training unless told otherwise.
+    """Parse the options, run, print what was found; `steps` of training unless told otherwise,
+    None where nothing is trained.
 
     A UserError of the experiment is one line on stderr and the exit code 2.
     """
@@ -67,7 +68,8 @@ def run(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--steps", type=positive, default=steps, help="of training, default: %(default)s")
+    if steps is not None:
+        add("--steps", type=positive, default=steps, help="of training, default: %(default)s")
     add("--seed", type=int, default=0, help="of everything random, default: %(default)s")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=device, default=default, help="default: %(default)s")
