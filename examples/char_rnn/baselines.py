@@ -22,9 +22,7 @@ def baselines(train: Tensor, held_out: Tensor, characters: int) -> dict[str, flo
     end = held_out.tolist()
     bits = {
         "single letters": [-math.log2(alone(b)) for b in end[1:]],
-        "letter pairs": [
-            -math.log2(after(a, b)) for a, b in zip(end[:-1], end[1:], strict=True)
-        ],
+        "letter pairs": [-math.log2(after(a, b)) for a, b in zip(end[:-1], end[1:], strict=True)],
     }
     means = {name: sum(values) / len(values) for name, values in bits.items()}
     return {"all letters alike": math.log2(characters), **means}

@@ -50,9 +50,7 @@ def load(path: Path, library: ModuleType = fastrnn) -> tuple[CharRNN, Vocabulary
     return model.eval(), Vocabulary(values["symbols"])
 
 
-def resume(
-    path: Path, text: Path | None, asked: dict[str, Any], device: torch.device
-) -> Training:
+def resume(path: Path, text: Path | None, asked: dict[str, Any], device: torch.device) -> Training:
     """The training in the file; a UserError if it is not of this text or not what was asked for.
 
     `asked` has options by name, None for one that is left to the file, as is the text.
