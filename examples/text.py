@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from examples.common import UserError
 
+ALICE = Path(__file__).parent / "data/text/alice.txt"  # a text to read, if no other is given
+
 PADDING = ""  # fills a batch up behind a short text: nothing, when it is decoded
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that is not in the vocabulary
 

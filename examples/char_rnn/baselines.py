@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ PRIOR = 5.0  # the letter pairs start as if so many had been seen, spread as sin
 def baselines(train: Tensor, held_out: Tensor, characters: int) -> dict[str, float]:
     """Cross entropies; what is counted is counted in the training part."""
     text = train.tolist()
-    letters, pairs = Counter(text), Counter(zip(text[:-1], text[1:], strict=True))
+    letters, pairs = Counter(text), Counter(pairwise(text))
 
     def alone(b: int) -> float:
         return (letters[b] + 1) / (len(text) + characters)
@@ -21,8 +22,8 @@ def baselines(train: Tensor, held_out: Tensor, characters: int) -> dict[str, flo
 
     end = held_out.tolist()
     bits = {
-        "single letters": [-math.log2(alone(b)) for b in end[1:]],
-        "letter pairs": [-math.log2(after(a, b)) for a, b in zip(end[:-1], end[1:], strict=True)],
+        "letter frequencies": [-math.log2(alone(b)) for b in end[1:]],
+        "the letter before": [-math.log2(after(a, b)) for a, b in pairwise(end)],
     }
     means = {name: sum(values) / len(values) for name, values in bits.items()}
-    return {"all letters alike": math.log2(characters), **means}
+    return {"nothing": math.log2(characters), **means}

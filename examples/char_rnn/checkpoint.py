@@ -53,13 +53,13 @@ def load(path: Path, library: ModuleType = fastrnn) -> tuple[CharRNN, Vocabulary
 def resume(path: Path, text: Path | None, asked: dict[str, Any], device: torch.device) -> Training:
     """The training in the file; a UserError if it is not of this text or not what was asked for.
 
-    `asked` has options by name, None for one that is left to the file, as is the text.
+    `asked` has options by name; those that it lacks are the file's, as is the text where None.
     """
     values = checkpoint.read(path, KEYS, train=TRAIN, device=CPU)
     differences = [
         f"{name} is {values[name]}, asked for {value}"
         for name, value in asked.items()
-        if value is not None and value != values[name]
+        if value != values[name]
     ]
     if differences:
         raise UserError(

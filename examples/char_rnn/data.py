@@ -4,13 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from examples.common import UserError
 from examples.text import Vocabulary, read_text
 
-ALICE = Path(__file__).parents[1] / "data/text/alice.txt"
 HELD_OUT = 0.1  # of the text, its end
 
 
