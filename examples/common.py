@@ -93,22 +93,25 @@ def run(
 
 
 class Steps:
-    """`range(total)` with a progress bar, beside it the latest of what is shown."""
+    """`range(start, total)` with a progress bar, beside it the latest of what is shown."""
 
-    def __init__(self, total: int, what: str):
+    def __init__(self, total: int, what: str, start: int = 0):
         self.total = total
         self.what = what
+        self.start = start
 
     def __iter__(self) -> Iterator[int]:
         bar = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress("{task.fields[shown]}", *bar) as self.progress:
-            self.task = self.progress.add_task("", total=self.total, shown=self.what)
-            for step in range(self.total):
+            self.task = self.progress.add_task(
+                "", total=self.total, completed=self.start, shown=self.what
+            )
+            for step in range(self.start, self.total):
                 yield step
                 self.progress.advance(self.task)
 
-    def show(self, value: Tensor) -> None:
-        self.progress.update(self.task, shown=f"{self.what} {value.item():.3f}")
+    def show(self, value: Tensor | float) -> None:
+        self.progress.update(self.task, shown=f"{self.what} {float(value):.3f}")
 
 
 def waves(T: int, periods: Tensor, phase: Tensor) -> Tensor:
