@@ -84,9 +84,7 @@ def differences(ids: Tensor, symbols: int) -> common.Figures:
             for a, b in zip(by_index, results(rnn, x), strict=True):
                 gap = (a - b).abs().max() / b.abs().max()
                 found[name] = max(found[name], gap.item())
-    return {
-        f"numbers in fastrnn, vectors in {name}: difference": gap for name, gap in found.items()
-    }
+    return {f"numbers in fastrnn, vectors in {name}: apart": gap for name, gap in found.items()}
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
