@@ -63,3 +63,22 @@ def second_line(axes: Axes, answers: str, truth: str) -> None:
             color="#777777" if answer == right else "#D55E00",
             weight="normal" if answer == right else "bold",
         )
+
+
+def coloured_text(axes: Axes, text: str, values: Tensor, width: int = 72) -> AxesImage:
+    """The text in its lines, the ground of each letter in the colour of its value (letters,)."""
+    places, row, column = [], 0, 0
+    for character in text:
+        if column == width:
+            row, column = row + 1, 0
+        places.append((row, column))
+        row, column = (row + 1, 0) if character == "\n" else (row, column + 1)
+    rows = 1 + places[-1][0]
+    ground = torch.full((rows, width), torch.nan)
+    for (row, column), character, value in zip(places, text, values.tolist(), strict=True):
+        ground[row, column] = value
+        colour = "white" if abs(value) > 0.6 else INK
+        shown = "" if character in " \n" else sign(character)
+        axes.text(column, row, shown, ha="center", va="center", color=colour, family=FONT, size=9)
+    axes.set_axis_off()
+    return axes.imshow(ground.tolist(), aspect="auto", interpolation="nearest", **STATE)

@@ -1,0 +1,186 @@
+"""Gates: what an LSTM or a GRU lets in, keeps and lets out at each letter, and what a unit means.
+
+A gate is a number from 0 to 1 for each unit at each step. Of an LSTM (Hochreiter and Schmidhuber
+1997; the forget gate is Gers, Schmidhuber and Cummins 2000):
+
+    c_t = f · c_{t-1} + i · g        f: how much is kept, i: how much of the new g gets in
+    h_t = o · tanh(c_t)              o: how much is shown
+
+fastrnn gives them, rnn(ids, one_hot=True, return_gates=True, return_cell_states=True). A network
+that has learned to foretell the next letter (examples/char_rnn) is asked for them over a sentence.
+
+Some units then have a role that a person can read: Karpathy, Johnson and Li (2015, "Visualizing and
+understanding recurrent networks", arXiv:1506.02078) found one that is on within quotations, and one
+that counts the letters of a line. For each role this looks for the unit whose state tells it best,
+and scores it on the end of the text, by which neither the network nor the unit was chosen: with
+the area under the ROC curve (AUC: 0.5 is chance, 1 is always right) or, of a count, the
+correlation. Beside it: the best unit of a network that was not trained.
+
+Without --checkpoint a network is trained first, and kept.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import fastrnn
+from examples import common, heat_maps
+from examples.char_rnn import checkpoint, data
+from examples.char_rnn.__main__ import run as train
+from examples.char_rnn.model import CharRNN
+from examples.char_rnn.training import Options, Training
+from examples.roles import Found, find, telling
+from examples.text import ALICE, Vocabulary, normal, read_text
+
+SENTENCE = "‘Off with her head!’ the Queen shouted at the top of her voice."
+LONGEST = 100  # letters that can be told apart in a picture
+CHOSEN_BY = 30_000  # letters before the held-out part, by which a unit is chosen
+SHOWN = 16  # units in the picture of the gates
+LINES = 5  # of text for each role
+MEANING = {
+    "i": "i, how much gets in",
+    "f": "f, how much is kept",
+    "g": "g, what is new",
+    "o": "o, how much is shown",
+    "r": "r, how much of h_t-1 the new sees",
+    "z": "z, how much is kept",
+    "n": "n, what is new",
+    "tanh(c)": "tanh(c), what is remembered",
+    "h": "h, the state",
+}
+
+
+def network(args: argparse.Namespace) -> tuple[CharRNN, Vocabulary]:
+    """That of the checkpoint, or one that is trained now."""
+    path = args.checkpoint
+    if path is None:
+        options = Options(args.library, args.cell, args.hidden, epochs=args.epochs, seed=args.seed)
+        corpus = data.load(args.text, options.window, options.batch_size)
+        path = args.out / f"{args.cell}.pt"
+        train(Training(options, corpus, args.device), path, save_every=200)
+        print(f"network: {path}; without another training: --checkpoint {path}")
+    model, vocabulary = checkpoint.load(path, fastrnn)
+    if isinstance(model.rnn, fastrnn.RNN):
+        raise common.UserError(f"{path}: an RNN has no gates; train an LSTM or a GRU")
+    return model.to(args.device), vocabulary
+
+
+@torch.no_grad()
+def activations(rnn: fastrnn.LSTM | fastrnn.GRU, ids: Tensor) -> dict[str, Tensor]:
+    """Of a text (T,) the gates of the last layer, by letter, and its state: (T, H) each."""
+    lstm = isinstance(rnn, fastrnn.LSTM)
+    how = {"return_cell_states": True} if lstm else {}
+    found = rnn(ids.unsqueeze(1), one_hot=True, return_gates=True, **how)
+    gates = {name: gate[:, 0] for name, gate in found[-1].items()}
+    # As h_t sees it, c_t is between -1 and 1.
+    return gates | ({"tanh(c)": found[2][:, 0].tanh()} if lstm else {"h": found[0][:, 0]})
+
+
+def state_of(rnn: fastrnn.LSTM | fastrnn.GRU, ids: Tensor) -> Tensor:
+    *_, state = activations(rnn, ids).values()
+    return state
+
+
+def show_roles(trained: dict[str, Found], untrained: dict[str, Found]) -> common.Figures:
+    table = Table("role", "unit", "measure", "held out", "untrained", title="what a unit tells")
+    figures = {}
+    for role, unit in trained.items():
+        chance = untrained[role].value
+        table.add_row(role, str(unit.unit), unit.measure, f"{unit.value:.3f}", f"{chance:.3f}")
+        figures[f"{role}, {unit.measure}"] = unit.value
+        figures[f"{role}, {unit.measure}, untrained"] = chance
+    Console(highlight=False, markup=False).print(table)
+    return figures
+
+
+def draw_gates(path: Path, shown: dict[str, Tensor], sentence: str, names: dict[int, str]) -> None:
+    """shown[gate] (T, H), of the units in `names`, who have a name or an empty one."""
+    figure = Figure(figsize=(3.2 + 0.16 * len(sentence), 2.3 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1)
+    for axes, (name, values) in zip(panels, shown.items(), strict=True):
+        signed = name in ("g", "n", "tanh(c)", "h")
+        colours = heat_maps.STATE if signed else heat_maps.GATE
+        image = heat_maps.heat_map(axes, values[:, list(names)], sentence, colours)
+        axes.set_yticks(range(len(names)), names.values(), fontsize=8)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(MEANING[name], loc="left", color=heat_maps.INK)
+        figure.colorbar(image, ax=axes, pad=0.01)
+    panels[-1].set_xlabel("a letter a step ⟶")
+    figure.savefig(path, dpi=110)
+
+
+def draw_roles(path: Path, text: str, state: Tensor, found: dict[str, Found], title: str) -> None:
+    """For each role some lines of the text, in the colours of its unit; `state` is (letters, H)."""
+    figure = Figure(figsize=(10, 1.6 * len(found) + 0.6), layout="constrained")
+    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
+    for axes, (role, unit) in zip(panels, found.items(), strict=True):
+        place = telling(role, text, LINES)
+        values = unit.sign * state[place, unit.unit].cpu()
+        image = heat_maps.coloured_text(axes, text[place], values)
+        heading = f"{role}: unit {unit.unit}, {unit.measure} {unit.value:.2f}"
+        axes.set_title(heading, loc="left", color=heat_maps.INK, weight="bold", fontsize=11)
+    figure.suptitle(title, color=heat_maps.INK)
+    figure.colorbar(
+        image, ax=panels, aspect=50, pad=0.01, label="the unit, turned so that + is yes"
+    )
+    figure.savefig(path, dpi=110)
+
+
+def experiment(args: argparse.Namespace) -> common.Figures:
+    sentence = normal(args.sentence)
+    if not 2 <= len(sentence) <= LONGEST:
+        raise common.UserError(f"--sentence has {len(sentence)} letters, expected 2 to {LONGEST}")
+    text = read_text(args.text)
+    held_out = round(data.HELD_OUT * len(text))
+    text = text[-held_out - CHOSEN_BY :]
+    chosen_by = len(text) - held_out
+    model, vocabulary = network(args)
+    ids = vocabulary.encode(text).to(args.device)
+
+    torch.manual_seed(args.seed)
+    rnn = model.rnn
+    fresh = type(rnn)(rnn.input_size, rnn.hidden_size, rnn.num_layers).to(args.device)
+    state = state_of(rnn, ids)
+    found = find(state, text, chosen_by)
+    if not found:
+        raise common.UserError(f"{args.text}: too short or too even to look for roles in it")
+    figures = show_roles(found, find(state_of(fresh, ids), text, chosen_by))
+
+    shown = activations(rnn, vocabulary.encode(sentence).to(args.device))
+    order = heat_maps.memory(state.unsqueeze(1)).argsort(descending=True).tolist()
+    roles = {unit.unit: role for role, unit in found.items()}
+    others = [unit for unit in order if unit not in roles]
+    step = max(1, len(others) // (SHOWN - len(roles)))
+    names = roles | dict.fromkeys(others[::step][: SHOWN - len(roles)], "")
+    args.out.mkdir(parents=True, exist_ok=True)
+    gates, coloured = args.out / "gates.png", args.out / "roles.png"
+    draw_gates(gates, shown, sentence, names)
+    title = f"Text that was held out, in the colours of {len(found)} units of {rnn.hidden_size}"
+    draw_roles(coloured, text[chosen_by:], state[chosen_by:], found, title)
+    print(f"gates: {gates}\nroles: {coloured}")
+    return figures
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    common.add_library(parser)
+    common.add_out(parser, "gates")
+    add = parser.add_argument
+    add("--checkpoint", type=Path, help="of examples.char_rnn, in place of a training")
+    add("--text", type=Path, default=ALICE, help="UTF-8 text, default: Alice in Wonderland")
+    add("--sentence", default=SENTENCE, help="whose gates are drawn, default: %(default)s")
+    add("--cell", choices=("lstm", "gru"), default="lstm", help="default: %(default)s")
+    add("--hidden", type=common.positive, default=128, help="units, default: %(default)s")
+    add("--epochs", type=common.positive, default=20, help="of training, default: %(default)s")
+
+
+def main(argv: list[str] | None = None) -> common.Figures:
+    return common.run(experiment, "gates", __doc__, argv, options=options)
+
+
+if __name__ == "__main__":
+    main()
