@@ -24,8 +24,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import fastrnn
@@ -41,6 +39,7 @@ SENTENCE = "‘Off with her head!’ the Queen shouted at the top of her voice."
 LONGEST = 100  # letters that can be told apart in a picture
 CHOSEN_BY = 30_000  # letters before the held-out part, by which a unit is chosen
 SHOWN = 16  # units in the picture of the gates
+CLEAR = 0.1  # ahead of an untrained network, so that a role is drawn
 LINES = 5  # of text for each role
 MEANING = {
     "i": "i, how much gets in",
@@ -55,11 +54,17 @@ MEANING = {
 }
 
 
-def network(args: argparse.Namespace) -> tuple[CharRNN, Vocabulary]:
-    """That of the checkpoint, or one that is trained now."""
+def network(args: argparse.Namespace, text: str) -> tuple[CharRNN, Vocabulary]:
+    """That of the checkpoint, or one that learns from the text now."""
     path = args.checkpoint
     if path is None:
         options = Options(args.library, args.cell, args.hidden, epochs=args.epochs, seed=args.seed)
+        shortest = 2 * options.window * options.batch_size
+        if len(text) < shortest:
+            raise common.UserError(
+                f"{args.text}: {len(text)} characters are too few to learn from; "
+                f"take a text of {shortest} or more, or a --checkpoint"
+            )
         corpus = data.load(args.text, options.window, options.batch_size)
         path = args.out / f"{args.cell}.pt"
         train(Training(options, corpus, args.device), path, save_every=200)
@@ -86,15 +91,12 @@ def state_of(rnn: fastrnn.LSTM | fastrnn.GRU, ids: Tensor) -> Tensor:
     return state
 
 
-def show_roles(trained: dict[str, Found], untrained: dict[str, Found]) -> common.Figures:
-    table = Table("role", "unit", "measure", "held out", "untrained", title="what a unit tells")
+def compared(trained: dict[str, Found], untrained: dict[str, Found]) -> common.Figures:
+    """What the best unit for each role reaches, beside that of a network that was not trained."""
     figures = {}
     for role, unit in trained.items():
-        chance = untrained[role].value
-        table.add_row(role, str(unit.unit), unit.measure, f"{unit.value:.3f}", f"{chance:.3f}")
-        figures[f"{role}, {unit.measure}"] = unit.value
-        figures[f"{role}, {unit.measure}, untrained"] = chance
-    Console(highlight=False, markup=False).print(table)
+        figures[f"{role}, {unit.measure} held out"] = unit.value
+        figures[f"{role}, {unit.measure} untrained"] = untrained[role].value
     return figures
 
 
@@ -114,20 +116,32 @@ def draw_gates(path: Path, shown: dict[str, Tensor], sentence: str, names: dict[
     figure.savefig(path, dpi=110)
 
 
-def draw_roles(path: Path, text: str, state: Tensor, found: dict[str, Found], title: str) -> None:
-    """For each role some lines of the text, in the colours of its unit; `state` is (letters, H)."""
-    figure = Figure(figsize=(10, 1.6 * len(found) + 0.6), layout="constrained")
-    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
-    for axes, (role, unit) in zip(panels, found.items(), strict=True):
+def draw_roles(
+    path: Path,
+    text: str,
+    state: Tensor,
+    found: dict[str, Found],
+    chance: dict[str, Found],
+    roles: list[str],
+) -> None:
+    """For each of the roles some lines of the text, in the colours of its unit.
+
+    `state` is (letters, H); `found` are the units of the network, `chance` those of an untrained.
+    """
+    figure = Figure(figsize=(10, 1.6 * len(roles) + 0.8), layout="constrained")
+    panels = figure.subplots(len(roles), 1, squeeze=False)[:, 0]
+    for axes, role in zip(panels, roles, strict=True):
+        unit = found[role]
         place = telling(role, text, LINES)
         values = unit.sign * state[place, unit.unit].cpu()
         image = heat_maps.coloured_text(axes, text[place], values)
-        heading = f"{role}: unit {unit.unit}, {unit.measure} {unit.value:.2f}"
+        reached = f"{unit.measure} {unit.value:.2f}, untrained {chance[role].value:.2f}"
+        heading = f"{role}: unit {unit.unit} of {state.shape[1]}, {reached}"
         axes.set_title(heading, loc="left", color=heat_maps.INK, weight="bold", fontsize=11)
+    title = "Held-out text, in the colours of units that have a role"
     figure.suptitle(title, color=heat_maps.INK)
-    figure.colorbar(
-        image, ax=panels, aspect=50, pad=0.01, label="the unit, turned so that + is yes"
-    )
+    bar = figure.colorbar(image, ax=panels, aspect=50, pad=0.01, label="no ⟵ the unit ⟶ yes")
+    bar.ax.set_ylim(-1, 1)
     figure.savefig(path, dpi=110)
 
 
@@ -136,10 +150,10 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     if not 2 <= len(sentence) <= LONGEST:
         raise common.UserError(f"--sentence has {len(sentence)} letters, expected 2 to {LONGEST}")
     text = read_text(args.text)
-    held_out = round(data.HELD_OUT * len(text))
-    text = text[-held_out - CHOSEN_BY :]
-    chosen_by = len(text) - held_out
-    model, vocabulary = network(args)
+    model, vocabulary = network(args, text)
+    seen = round((1 - data.HELD_OUT) * len(text))  # by the network, in its training
+    chosen_by = min(seen, CHOSEN_BY)
+    text = text[seen - chosen_by :]
     ids = vocabulary.encode(text).to(args.device)
 
     torch.manual_seed(args.seed)
@@ -149,21 +163,25 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     found = find(state, text, chosen_by)
     if not found:
         raise common.UserError(f"{args.text}: too short or too even to look for roles in it")
-    figures = show_roles(found, find(state_of(fresh, ids), text, chosen_by))
+    chance = find(state_of(fresh, ids), text, chosen_by)
+    leads = {role: unit.value - chance[role].value for role, unit in found.items()}
+    clear = [role for role, lead in leads.items() if lead > CLEAR] or [max(leads, key=leads.get)]
 
-    shown = activations(rnn, vocabulary.encode(sentence).to(args.device))
+    gates = activations(rnn, vocabulary.encode(sentence).to(args.device))
     order = heat_maps.memory(state.unsqueeze(1)).argsort(descending=True).tolist()
-    roles = {unit.unit: role for role, unit in found.items()}
-    others = [unit for unit in order if unit not in roles]
-    step = max(1, len(others) // (SHOWN - len(roles)))
-    names = roles | dict.fromkeys(others[::step][: SHOWN - len(roles)], "")
+    names = {}
+    for role in clear:
+        unit = found[role].unit
+        names[unit] = f"{names[unit]}, {role}" if unit in names else role
+    others = [unit for unit in order if unit not in names]
+    step = max(1, len(others) // (SHOWN - len(names)))
+    names |= dict.fromkeys(others[::step][: SHOWN - len(names)], "")
     args.out.mkdir(parents=True, exist_ok=True)
-    gates, coloured = args.out / "gates.png", args.out / "roles.png"
-    draw_gates(gates, shown, sentence, names)
-    title = f"Text that was held out, in the colours of {len(found)} units of {rnn.hidden_size}"
-    draw_roles(coloured, text[chosen_by:], state[chosen_by:], found, title)
-    print(f"gates: {gates}\nroles: {coloured}")
-    return figures
+    paths = args.out / "gates.png", args.out / "roles.png"
+    draw_gates(paths[0], gates, sentence, names)
+    draw_roles(paths[1], text[chosen_by:], state[chosen_by:], found, chance, clear)
+    print(f"gates: {paths[0]}\nroles: {paths[1]}")
+    return compared(found, chance)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

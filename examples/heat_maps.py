@@ -11,6 +11,7 @@ FONT = "DejaVu Sans Mono"  # comes with matplotlib
 SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 # Both can be told apart without red and green. A state has a sign, a gate has none.
 STATE = {"cmap": "PuOr", "vmin": -1, "vmax": 1}
+GROUND = {"cmap": "PuOr", "vmin": -1.8, "vmax": 1.8}  # light enough for letters upon it
 GATE = {"cmap": "cividis", "vmin": 0, "vmax": 1}
 
 
@@ -76,9 +77,10 @@ def coloured_text(axes: Axes, text: str, values: Tensor, width: int = 72) -> Axe
     rows = 1 + places[-1][0]
     ground = torch.full((rows, width), torch.nan)
     for (row, column), character, value in zip(places, text, values.tolist(), strict=True):
+        if character == "\n":
+            continue
         ground[row, column] = value
-        colour = "white" if abs(value) > 0.6 else INK
-        shown = "" if character in " \n" else sign(character)
-        axes.text(column, row, shown, ha="center", va="center", color=colour, family=FONT, size=9)
+        shown = "" if character == " " else sign(character)
+        axes.text(column, row, shown, ha="center", va="center", color=INK, family=FONT, size=10)
     axes.set_axis_off()
-    return axes.imshow(ground.tolist(), aspect="auto", interpolation="nearest", **STATE)
+    return axes.imshow(ground.tolist(), aspect="auto", interpolation="nearest", **GROUND)
