@@ -106,7 +106,7 @@ def test_bits_carry_the_state_through_the_text(cell, monkeypatch):
 
 
 def test_it_learns_to_write(train, capsys):
-    path = train("--epochs", "30")
+    path = train("--epochs", "30", "--hidden", "32")
     words = saved(path)
     assert words["history"]["held_out"][-1] < 1
     guessing = baselines(*_halves(words), len(words["symbols"]) - 2)
@@ -137,7 +137,7 @@ def test_both_libraries_lose_the_same(cell):
     )
     assert len(ours) == 100
     assert ours == theirs
-    assert float(ours[-1]) < float(ours[0]) - 0.5
+    assert float(ours[-1]) < float(ours[0]) - 0.3
 
 
 def test_a_training_is_the_same_with_both_libraries(train):
@@ -159,8 +159,10 @@ def test_compare_prints_speeds_and_losses(text, capsys):
     assert all(word in out for word in ("letters/s", "ratio", "RNN", "GRU", "LSTM"))
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("windows", [5, 12, 19])  # in an epoch, at its end, in the next
+@pytest.mark.parametrize(
+    ("cell", "windows"),  # in an epoch, at its end, in the next
+    [("rnn", 5), ("gru", 12), ("lstm", 12), ("lstm", 19)],
+)
 def test_nothing_is_lost_by_an_interruption(train, monkeypatch, capsys, cell, windows):
     options = "--cell", cell, "--epochs", "3", "--layers", "2"
     whole = train(*options, out="whole")
