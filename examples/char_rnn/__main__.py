@@ -88,8 +88,10 @@ def report(training: Training, path: Path, console: Console) -> None:
 
 def write(args: argparse.Namespace, console: Console) -> int:
     model, vocabulary = checkpoint.load(args.checkpoint, LIBRARIES[args.library])
-    for character in unknown(vocabulary, args.prime or ""):
-        print(f"note: {character!r} is not in the text that was learned from", file=sys.stderr)
+    if strange := unknown(vocabulary, args.prime or ""):
+        which = ", ".join(map(repr, strange))
+        what = "not in the text that was learned from, and read as unknown"
+        print(f"note: {which}: {what}", file=sys.stderr)
     how = {"length": args.length, "temperature": args.temperature, "seed": args.seed}
     try:
         show(model.to(args.device), vocabulary, args.prime, **how)
@@ -111,13 +113,12 @@ def show(model: CharRNN, vocabulary: Vocabulary, prime: str | None, **how) -> No
 def side_by_side(args: argparse.Namespace, console: Console) -> int:
     asked = Options(**given(args))
     corpus = data.load(args.file or ALICE, asked.window, asked.batch_size)
-    table = Table("", "characters a second\ntorch.nn", "\nfastrnn", "\nratio")
-    table.add_column(f"loss at step {args.steps}\ntorch.nn")
-    table.add_column("\nfastrnn")
-    table.add_column("largest\ndifference")
-    for column in table.columns[1:]:
-        column.justify = "right"
     both = "torch.nn", "fastrnn"
+    title = f"the first {args.steps} windows of {asked.window} × {asked.batch_size} characters"
+    table = Table("", title=title)
+    speed, loss = ([f"{name}\n{what}" for name in both] for what in ("letters/s", "last loss"))
+    for head in (*speed, "\nratio", *loss, "largest\ndifference"):
+        table.add_column(head, justify="right")
     for _, cell in zip(common.Steps(len(CELLS), "comparing"), CELLS, strict=True):
         found = compare(replace(asked, cell=cell), corpus, args.steps, args.device)
         table.add_row(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from examples.text import read
 
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
-DROPOUT = 0.4
+DROPOUT = 0.6  # much, as the text is short
 State = Tensor | tuple[Tensor, Tensor]  # of an LSTM (h_n, c_n)
 
 

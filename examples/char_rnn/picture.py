@@ -2,47 +2,43 @@
 
 import math
 from pathlib import Path
+from statistics import mean
 
-import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from examples.char_rnn.training import History
 from examples.pictures import INK
 
-TRAINING, HELD_OUT, GUESSING = "#56B4E9", "#0072B2", "#D55E00"
+TRAINING, HELD_OUT, GUESSING = "#3A9BD6", "#003F6B", "#D55E00"
 
 
 def draw(path: Path, history: History, baselines: dict[str, float], title: str) -> None:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     end = history.characters[-1]
-    for name, bits in baselines.items():
+    for knowing, bits in baselines.items():
         axes.axhline(bits, color=GUESSING, linestyle="--", linewidth=1)
-        label = f"guessing by {name}: {bits:.2f}"
-        axes.annotate(
-            label, (end, bits), (0, 3), textcoords="offset points", ha="right", color=GUESSING
-        )
-    loss = torch.tensor(history.loss) / math.log(2)
-    axes.plot(history.characters, loss, color=TRAINING, linewidth=0.8)
+        # Over the line, at its right end: there the curves are far below.
+        place = {"xytext": (-4, 3), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(f"guessing from {knowing}: {bits:.2f}", (end, bits), **place, color=GUESSING)
+    training = [loss / math.log(2) for loss in history.loss]
+    axes.plot(history.characters, training, color=TRAINING, linewidth=0.8)
     axes.plot(history.epochs, history.held_out, color=HELD_OUT, marker="o", markersize=4)
-    if history.held_out:
-        reached = f"held out: {history.held_out[-1]:.2f}"
-        last = end, history.held_out[-1]
-        axes.annotate(reached, last, (0, 9), textcoords="offset points", ha="right", color=HELD_OUT)
-    axes.annotate(
-        f"each window of the training: {loss[-1]:.2f}",
-        (end, loss[-1]),
-        (0, -16),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color=TRAINING,
-    )
+    ends = {
+        "training,\nwith dropout": (mean(training[-len(training) // 20 :]), TRAINING),
+        f"held out:\n{history.held_out[-1]:.2f}": (history.held_out[-1], HELD_OUT),
+    }
+    lower, upper = sorted(ends, key=ends.get)
+    for name, side in ((lower, "top"), (upper, "bottom")):
+        bits, color = ends[name]
+        place = {"xytext": (8, 0), "textcoords": "offset points", "va": side}
+        axes.annotate(name, (end, bits), **place, color=color, annotation_clip=False)
     axes.set_title(title, loc="left", color=INK)
     axes.set_xlabel("characters read")
     axes.set_ylabel("bits per character")
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, end)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

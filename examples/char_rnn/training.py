@@ -27,11 +27,11 @@ class Options:
 
     library: str = "fastrnn"
     cell: str = "lstm"
-    hidden: int = 192
+    hidden: int = 256
     layers: int = 1
-    window: int = 64
-    batch_size: int = 32
-    epochs: int = 25
+    window: int = 48
+    batch_size: int = 16
+    epochs: int = 14
     seed: int = 0
 
 
