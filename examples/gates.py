@@ -37,6 +37,7 @@ from examples.text import ALICE, Vocabulary, normal, read_text
 
 SENTENCE = "‘Off with her head!’ the Queen shouted at the top of her voice."
 LONGEST = 100  # letters that can be told apart in a picture
+WINDOW = 64  # steps that a gradient goes back: about a line
 CHOSEN_BY = 30_000  # letters before the held-out part, by which a unit is chosen
 SHOWN = 16  # units in the picture of the gates
 CLEAR = 0.1  # ahead of an untrained network, so that a role is drawn
@@ -58,7 +59,8 @@ def network(args: argparse.Namespace, text: str) -> tuple[CharRNN, Vocabulary]:
     """That of the checkpoint, or one that learns from the text now."""
     path = args.checkpoint
     if path is None:
-        options = Options(args.library, args.cell, args.hidden, epochs=args.epochs, seed=args.seed)
+        sizes = {"hidden": args.hidden, "window": WINDOW, "epochs": args.epochs}
+        options = Options(args.library, args.cell, **sizes, seed=args.seed)
         shortest = 2 * options.window * options.batch_size
         if len(text) < shortest:
             raise common.UserError(
@@ -111,6 +113,7 @@ def draw_gates(path: Path, shown: dict[str, Tensor], sentence: str, names: dict[
         axes.set_yticks(range(len(names)), names.values(), fontsize=8)
         axes.tick_params(axis="y", length=0)
         axes.set_title(MEANING[name], loc="left", color=heat_maps.INK)
+        axes.set_ylabel("units", color=heat_maps.INK)
         figure.colorbar(image, ax=axes, pad=0.01)
     panels[-1].set_xlabel("a letter a step ⟶")
     figure.savefig(path, dpi=110)
@@ -192,8 +195,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--text", type=Path, default=ALICE, help="UTF-8 text, default: Alice in Wonderland")
     add("--sentence", default=SENTENCE, help="whose gates are drawn, default: %(default)s")
     add("--cell", choices=("lstm", "gru"), default="lstm", help="default: %(default)s")
-    add("--hidden", type=common.positive, default=128, help="units, default: %(default)s")
-    add("--epochs", type=common.positive, default=20, help="of training, default: %(default)s")
+    add("--hidden", type=common.positive, default=192, help="units, default: %(default)s")
+    add("--epochs", type=common.positive, default=14, help="of training, default: %(default)s")
 
 
 def main(argv: list[str] | None = None) -> common.Figures:
