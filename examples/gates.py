@@ -180,7 +180,8 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     step = max(1, len(others) // (SHOWN - len(names)))
     names |= dict.fromkeys(others[::step][: SHOWN - len(names)], "")
     args.out.mkdir(parents=True, exist_ok=True)
-    paths = args.out / "gates.png", args.out / "roles.png"
+    cell = type(rnn).__name__.lower()
+    paths = [args.out / f"{cell}_{what}.png" for what in ("gates", "roles")]
     draw_gates(paths[0], gates, sentence, names)
     draw_roles(paths[1], text[chosen_by:], state[chosen_by:], found, chance, clear)
     print(f"gates: {paths[0]}\nroles: {paths[1]}")

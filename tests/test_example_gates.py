@@ -132,8 +132,8 @@ def test_it_runs(tmp_path, book, cell, library, capsys):
     figures = figures_of(tmp_path, book, "--cell", cell, "--library", library)
     assert 0.3 < figures["in a quotation, AUC held out"] < 1
     assert 0.3 < figures["in a quotation, AUC untrained"] < 1
-    for name in ("gates.png", "roles.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("gates", "roles"):
+        assert (tmp_path / f"{cell}_{name}.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out.replace("\n", "")
     assert str(tmp_path / f"{cell}.pt") in out
     again = figures_of(tmp_path, book, "--checkpoint", str(tmp_path / f"{cell}.pt"))
