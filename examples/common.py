@@ -111,7 +111,8 @@ class Steps:
                 self.progress.advance(self.task)
 
     def show(self, value: Tensor | float) -> None:
-        self.progress.update(self.task, shown=f"{self.what} {float(value):.3f}")
+        number = value.item() if isinstance(value, Tensor) else value
+        self.progress.update(self.task, shown=f"{self.what} {number:.3f}")
 
 
 def waves(T: int, periods: Tensor, phase: Tensor) -> Tensor:
