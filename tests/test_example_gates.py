@@ -126,8 +126,7 @@ def test_lines_that_tell_something_are_chosen():
     assert text[roles.telling("upper case", text, 9)] == text
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("library", ["fastrnn", "torch.nn"])
+@pytest.mark.parametrize(("cell", "library"), [("lstm", "fastrnn"), ("gru", "torch.nn")])
 def test_it_runs(tmp_path, book, cell, library, capsys):
     figures = figures_of(tmp_path, book, "--cell", cell, "--library", library)
     assert 0.3 < figures["in a quotation, AUC held out"] < 1
