@@ -54,10 +54,11 @@ def run(
     doc: str,
     argv: list[str] | None,
     *,
-    steps: int,
+    steps: int | None = None,
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Figures:
-    """Parse the options, run, print what was found; `steps` of training unless told otherwise.
+    """Parse the options, run, print what was found; `steps` of training unless told otherwise,
+    None where nothing is trained.
 
     A UserError of the experiment is one line on stderr and the exit code 2.
     """
@@ -67,7 +68,8 @@ def run(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--steps", type=positive, default=steps, help="of training, default: %(default)s")
+    if steps is not None:
+        add("--steps", type=positive, default=steps, help="of training, default: %(default)s")
     add("--seed", type=int, default=0, help="of everything random, default: %(default)s")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=device, default=default, help="default: %(default)s")
@@ -91,22 +93,26 @@ def run(
 
 
 class Steps:
-    """`range(total)` with a progress bar, beside it the latest of what is shown."""
+    """`range(start, total)` with a progress bar, beside it the latest of what is shown."""
 
-    def __init__(self, total: int, what: str):
+    def __init__(self, total: int, what: str, start: int = 0):
         self.total = total
         self.what = what
+        self.start = start
 
     def __iter__(self) -> Iterator[int]:
         bar = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress("{task.fields[shown]}", *bar) as self.progress:
-            self.task = self.progress.add_task("", total=self.total, shown=self.what)
-            for step in range(self.total):
+            self.task = self.progress.add_task(
+                "", total=self.total, completed=self.start, shown=self.what
+            )
+            for step in range(self.start, self.total):
                 yield step
                 self.progress.advance(self.task)
 
-    def show(self, value: Tensor) -> None:
-        self.progress.update(self.task, shown=f"{self.what} {value.item():.3f}")
+    def show(self, value: Tensor | float) -> None:
+        number = value.item() if isinstance(value, Tensor) else value
+        self.progress.update(self.task, shown=f"{self.what} {number:.3f}")
 
 
 def waves(T: int, periods: Tensor, phase: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from examples.common import UserError
 
+ALICE = Path(__file__).parent / "data/text/alice.txt"  # a text to read, if no other is given
+
 PADDING = ""  # fills a batch up behind a short text: nothing, when it is decoded
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that is not in the vocabulary
 
@@ -54,6 +56,8 @@ class Vocabulary:
         self.index = {symbol: i for i, symbol in enumerate(self.symbols)}
         if self.symbols[:2] != [PADDING, UNKNOWN] or len(self.index) < len(self.symbols):
             raise ValueError("symbols must begin with PADDING and UNKNOWN and differ")
+        if any(normal(symbol) != symbol for symbol in self.symbols):
+            raise ValueError("symbols must be text in composed form")
 
     @classmethod
     def of(
@@ -83,15 +87,19 @@ class Vocabulary:
         return "".join(self.symbols[i] for i in ids.tolist())
 
     def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.symbols, ensure_ascii=False, indent=0), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
+        content = read_text(path)
         try:
-            return cls(json.loads(read_text(path)))
-        except (ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
+            symbols = json.loads(content)
+            if not isinstance(symbols, list):
+                raise ValueError("expected a list of symbols")
+            return cls(symbols)
+        # A symbol that is no text is a TypeError; lists in lists without end, a RecursionError.
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: not a vocabulary that was saved ({error})") from None
 
 

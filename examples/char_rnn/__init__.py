@@ -1,0 +1,1 @@
+"""Text that writes itself: a character RNN; `__main__.py` is the command line."""
