@@ -17,16 +17,15 @@ ISO = Vocabulary.of(["0123456789-"], extra=[START])
 
 
 class Language(NamedTuple):
-    months: list[str]
-    weekdays: list[str]
+    months: str  # in order, a space between
+    weekdays: str  # from Monday
     patterns: list[str]  # for str.format with the `words` of a date
 
 
 LANGUAGES = {
     "English": Language(
-        "January February March April May June July August September October November "
-        "December".split(),
-        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
+        ("January February March April May June July August September October November December"),
+        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
         [
             "the {third} of {month}, {spoken}",
             "{month} the {third}, {spoken}",
@@ -39,9 +38,8 @@ LANGUAGES = {
         ],
     ),
     "German": Language(
-        "Januar Februar März April Mai Juni Juli August September Oktober November "
-        "Dezember".split(),
-        "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag".split(),
+        ("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
+        "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag",
         [
             "{weekday}, den {day}. {month} {year}",
             "am {day}. {month} des Jahres {year}",
@@ -49,9 +47,8 @@ LANGUAGES = {
         ],
     ),
     "French": Language(
-        "janvier février mars avril mai juin juillet août septembre octobre novembre "
-        "décembre".split(),
-        "lundi mardi mercredi jeudi vendredi samedi dimanche".split(),
+        ("janvier février mars avril mai juin juillet août septembre octobre novembre décembre"),
+        "lundi mardi mercredi jeudi vendredi samedi dimanche",
         [
             "le {er} {month} {year}",
             "{weekday} {er} {month} {year}",
@@ -61,11 +58,12 @@ LANGUAGES = {
 STYLES = [(name, pattern) for name, its in LANGUAGES.items() for pattern in its.patterns]
 CASES = str, str, str.lower, str.upper  # as it is twice as often
 
-UNITS = (
+SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+UNITS = SMALL.split()
+TENS = ["", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 ORDINALS = {
     "one": "first",
     "two": "second",
@@ -102,6 +100,7 @@ def spoken(year: int) -> str:
 
 
 def write(day: date, language: str, pattern: str) -> str:
+    months, weekdays = (words.split() for words in LANGUAGES[language][:2])
     n = day.day
     suffix = "th" if 11 <= n <= 13 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     words = {
@@ -109,9 +108,9 @@ def write(day: date, language: str, pattern: str) -> str:
         "rd": f"{n}{suffix}",
         "er": "1er" if n == 1 else n,
         "third": ordinal(n),
-        "month": LANGUAGES[language].months[day.month - 1],
+        "month": months[day.month - 1],
         "month_number": day.month,
-        "weekday": LANGUAGES[language].weekdays[day.weekday()],
+        "weekday": weekdays[day.weekday()],
         "year": day.year,
         # Two digits mean one of the years 1969 to 2068, as they do to Python's strptime.
         "yy": f"{day:%y}" if 1969 <= day.year <= 2068 else day.year,
@@ -149,6 +148,7 @@ def pack(phrases: Sequence[str], letters: Vocabulary) -> PackedSequence:
     return pack_sequence([letters.encode(phrase) for phrase in phrases], enforce_sorted=False)
 
 
-def iso_ids(pairs: Sequence[Pair]) -> Tensor:
-    """(10, B): the answers, letter by letter."""
-    return torch.stack([ISO.encode(pair.iso) for pair in pairs], dim=1)
+def encode(pairs: Sequence[Pair], letters: Vocabulary) -> tuple[PackedSequence, Tensor]:
+    """The phrases, packed, and their answers (10, B), letter by letter."""
+    phrases = pack([pair.phrase for pair in pairs], letters)
+    return phrases, torch.stack([ISO.encode(pair.iso) for pair in pairs], dim=1)
