@@ -97,8 +97,7 @@ def compare(args: argparse.Namespace) -> common.Figures:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(days)} dates to learn from, {len(held_out)} held out, {args.library}")
     console.print(breakdown(pairs, test, right))
-    # Held-out dates, two written at length and two that stand side by side.
-    styles = [data.STYLES[i] for i in (3, 8, 12, 7)]
+    styles = [data.STYLES[i] for i in (2, 8, 7, 12)]
     phrases = [
         data.write(day, *style) for day, style in zip(held_out[: len(styles)], styles, strict=True)
     ]
@@ -106,9 +105,9 @@ def compare(args: argparse.Namespace) -> common.Figures:
     for b, phrase in enumerate(phrases):
         answers = ", ".join(f"{name} {its[b].answer}" for name, its in shown.items())
         console.print(f"{phrase} -> {answers}, true {held_out[b]}")
-    first, second, *short = shown["attention on"]
+    long, *short = shown["attention on"][:3]
     args.out.mkdir(parents=True, exist_ok=True)
-    draw_attention(args.out / "attention.png", [[first], [second], short])
+    draw_attention(args.out / "attention.png", [[long], short])
     curves = {name: history.right for name, history in histories.items()}
     draw_curves(args.out / "right.png", curves)
     weights = {name: w.cpu() for name, w in models["attention on"].state_dict().items()}

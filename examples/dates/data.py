@@ -24,7 +24,7 @@ class Language(NamedTuple):
 
 LANGUAGES = {
     "English": Language(
-        ("January February March April May June July August September October November December"),
+        "January February March April May June July August September October November December",
         "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
         [
             "the {third} of {month}, {spoken}",
@@ -38,7 +38,7 @@ LANGUAGES = {
         ],
     ),
     "German": Language(
-        ("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
         "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag",
         [
             "{weekday}, den {day}. {month} {year}",
@@ -47,7 +47,7 @@ LANGUAGES = {
         ],
     ),
     "French": Language(
-        ("janvier février mars avril mai juin juillet août septembre octobre novembre décembre"),
+        "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
         "lundi mardi mercredi jeudi vendredi samedi dimanche",
         [
             "le {er} {month} {year}",

@@ -24,8 +24,8 @@ class Look(NamedTuple):
 def draw_attention(path: Path, rows: Sequence[Sequence[Look]]) -> None:
     """Each row of the figure holds the looks that stand side by side."""
     width = max(sum(len(look.phrase) + 4 for look in row) for row in rows)
-    height = sum(len(row[0].answer) + 5 for row in rows)
-    figure = Figure(figsize=(CELL * width + 0.5, CELL * height + 0.5), layout="constrained")
+    height = sum(len(row[0].answer) + 3 for row in rows)
+    figure = Figure(figsize=(CELL * width + 0.4, CELL * height + 0.4), layout="constrained")
     figure.suptitle(
         "Where each letter of the date looked in the phrase (dark: much)",
         color=INK,
