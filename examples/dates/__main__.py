@@ -156,6 +156,8 @@ def ask(args: argparse.Namespace) -> common.Figures:
 
 
 def experiment(args: argparse.Namespace) -> common.Figures:
+    if args.hidden and args.hidden % 2:
+        raise UserError(f"--hidden: {args.hidden} is odd, but both directions get half of it")
     return ask(args) if args.ask else compare(args)
 
 
