@@ -1,0 +1,1 @@
+"""Dates in words -> ISO dates: an encoder-decoder, with attention and without."""
