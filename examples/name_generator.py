@@ -143,7 +143,7 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     show_names(drawn, known)
     args.out.mkdir(parents=True, exist_ok=True)
     draw_names(args.out / "names.png", drawn, known)
-    draw_writing(args.out / "writing.png", drawn, vocabulary)
+    draw_writing(args.out / "writing.png", drawn, known, vocabulary)
     print(f"saved names.png and writing.png in {args.out}")
 
     return {

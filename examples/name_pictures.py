@@ -57,16 +57,20 @@ def draw_names(path: Path, drawn: dict[str, Drawn], known: set[str]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def draw_writing(path: Path, drawn: dict[str, Drawn], vocabulary: Vocabulary) -> None:
-    """For a name of each language: in every step the likeliest letters, and which was drawn."""
+def draw_writing(
+    path: Path, drawn: dict[str, Drawn], known: set[str], vocabulary: Vocabulary
+) -> None:
+    """For a new name of each language: in every step the likeliest letters, and which was drawn."""
     rows = -(-len(drawn) // 2)
     figure = Figure(figsize=(10, 0.8 + 2.3 * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
     grid = figure.subplots(rows, 2, squeeze=False)
     for axes in grid.flat[len(drawn) :]:
         axes.remove()
     for axes, (language, one) in zip(grid.flat, drawn.items(), strict=False):
-        # The first name of a length that fits.
-        which = next((b for b, name in enumerate(one.names) if 4 <= len(name) <= 12), 0)
+        # The first one that fits.
+        fits = (b for b, name in enumerate(one.names) if name not in known and len(name) <= 12)
+        which = next(fits, 0)
         image = _draw_steps(axes, one.names[which], one.chances[:, which], vocabulary)
         axes.set_title(f"{language}: {one.names[which].title()}", loc="left", color=INK)
     for axes in grid[:, 0]:

@@ -82,7 +82,7 @@ def train(model: Tagger, data: list[Sentence], args: argparse.Namespace, what: s
 
 @torch.no_grad()
 def chances(model: Tagger, ids: Tensor, device: torch.device) -> Tensor:
-    """(T,): for one sentence, that a word begins with each letter; with the first, one always does."""
+    """(T,): that a word begins with each letter of a sentence; with the first, one always does."""
     p = model.eval()(pack([ids]).to(device)).sigmoid().cpu()
     p[0] = 1
     return p
@@ -140,11 +140,10 @@ def experiment(args: argparse.Namespace) -> common.Figures:
         train(taggers[name], train_data, args, name)
 
     own = [sentence(words, vocabulary) for words in asked]
-    show([*test_data[:SHOWN], *own], taggers, vocabulary, args.device)
+    show([*test_data[:SHOWN], *own], taggers, args.device)
     args.out.mkdir(parents=True, exist_ok=True)
-    fit = sorted(test_data, key=lambda s: abs(len(s.ids) - 0.8 * WIDE))[:SHOWN]
     picture = args.out / "tagging.png"
-    draw(picture, [as_seen(s, taggers, vocabulary, args.device) for s in fit], BOTH, ONE)
+    draw(picture, [as_seen(s, taggers, args.device) for s in test_data[:SHOWN]], BOTH, ONE)
     print(f"saved {picture}")
 
     truth = torch.cat([s.begins[1:] for s in test_data])
@@ -158,20 +157,19 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     return shares | {f"F1 of the spaces, {name}": f1 for name, (_, f1) in found.items()}
 
 
-def show(data: list[Sentence], taggers: dict, vocabulary: Vocabulary, device: torch.device) -> None:
+def show(data: list[Sentence], taggers: dict, device: torch.device) -> None:
     table = Table("", "words")
     for s in data:
-        letters = vocabulary.decode(s.ids)
-        table.add_row("the text", spaced(letters, s.begins))
+        table.add_row("the text", spaced(s.letters, s.begins))
         for name, tagger in taggers.items():
-            guess = spaced(letters, chances(tagger, s.ids, device) > 0.5)
+            guess = spaced(s.letters, chances(tagger, s.ids, device) > 0.5)
             table.add_row(name, guess, end_section=name == BOTH)
     Console(highlight=False, markup=False).print(table)
 
 
-def as_seen(s: Sentence, taggers: dict, vocabulary: Vocabulary, device: torch.device) -> Read:
+def as_seen(s: Sentence, taggers: dict, device: torch.device) -> Read:
     both, one = (chances(taggers[name], s.ids, device)[:WIDE] for name in (BOTH, ONE))
-    return Read(vocabulary.decode(s.ids)[:WIDE], s.begins[:WIDE], both, one)
+    return Read(s.letters[:WIDE], s.begins[:WIDE], both, one)
 
 
 def main(argv: list[str] | None = None) -> common.Figures:

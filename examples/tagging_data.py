@@ -14,7 +14,8 @@ from examples.text import Vocabulary, normal
 class Sentence(NamedTuple):
     """A sentence without its spaces."""
 
-    ids: Tensor  # (T,): its letters
+    letters: str
+    ids: Tensor  # (T,)
     begins: Tensor  # (T,) bool: whether a word begins with the letter
 
 
@@ -30,7 +31,8 @@ def sentences_of(text: str) -> list[list[str]]:
 
 def sentence(words: list[str], vocabulary: Vocabulary) -> Sentence:
     begins = torch.cat([torch.arange(len(word)) == 0 for word in words])
-    return Sentence(vocabulary.encode("".join(words)), begins)
+    letters = "".join(words)
+    return Sentence(letters, vocabulary.encode(letters), begins)
 
 
 def spaced(letters: str, begins: Tensor) -> str:
