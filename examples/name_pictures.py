@@ -61,10 +61,11 @@ def draw_writing(
     path: Path, drawn: dict[str, Drawn], known: set[str], vocabulary: Vocabulary
 ) -> None:
     """For a new name of each language: in every step the likeliest letters, and which was drawn."""
-    rows = -(-len(drawn) // 2)
+    columns = min(2, len(drawn))
+    rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(10, 0.8 + 2.3 * rows), layout="constrained")
     figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
-    grid = figure.subplots(rows, 2, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(drawn) :]:
         axes.remove()
     for axes, (language, one) in zip(grid.flat, drawn.items(), strict=False):
@@ -76,7 +77,9 @@ def draw_writing(
     for axes in grid[:, 0]:
         axes.set_ylabel("likeliest first")
     figure.supxlabel("the letters as they are drawn, in boxes; ■ is the end of the name", color=INK)
-    bar = figure.colorbar(image, ax=grid, format=PercentFormatter(1), shrink=0.6, pad=0.01)
+    bar = figure.colorbar(
+        image, ax=list(grid.flat[: len(drawn)]), format=PercentFormatter(1), shrink=0.6, pad=0.01
+    )
     bar.set_label("chance of the letter")
     figure.savefig(path, dpi=150)
 

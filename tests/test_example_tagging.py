@@ -109,9 +109,9 @@ def test_both_libraries_have_the_same_losses(directions):
         torch.manual_seed(0)
         tagger = tagging.Tagger(library, len(vocabulary), directions, state=16)
         losses[name] = tagging.train(tagger, data, options(100), name)
-    ours, theirs = ([f"{loss:.4f}" for loss in losses[name]] for name in ("fastrnn", "torch.nn"))
-    assert len(ours) == 100
-    assert ours == theirs
+    assert len(losses["fastrnn"]) == 100
+    # Closer than the four decimals that are printed, of which two may round apart.
+    assert losses["fastrnn"] == pytest.approx(losses["torch.nn"], rel=0, abs=5e-6)
     assert losses["fastrnn"][-1] < 0.9 * losses["fastrnn"][0]
 
 
@@ -127,7 +127,7 @@ def test_runs_and_is_better_than_its_baselines(short, tmp_path, capsys, monkeypa
     monkeypatch.setattr(tagging, "BATCH", 12)
     out = tmp_path / "out"
     text = ["--text", "thewhiterabbit"]
-    figures = tagging.main(["--file", str(short), "--out", str(out), "--steps", "150", *text])
+    figures = tagging.main(["--file", str(short), "--out", str(out), "--steps", "130", *text])
     printed = capsys.readouterr().out
     assert "thewhiterabbit" in printed
     assert str(out / "tagging.png") in printed.replace("\n", "")
