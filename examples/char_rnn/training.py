@@ -17,7 +17,7 @@ from examples.char_rnn.data import Corpus, windows
 from examples.char_rnn.model import CharRNN, State, detach
 from examples.common import LIBRARIES
 
-RATE, WEIGHT_DECAY, CLIP = 6e-3, 0.05, 1.0
+RATE, WEIGHT_DECAY, CLIP = 1.6e-2, 0.05, 1.0
 READERS = 8  # streams in which the held-out part is read
 
 
