@@ -21,14 +21,13 @@ judge on real names that were held out, and beside chance.
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples import common
 from examples.common import LIBRARIES, UserError
@@ -37,32 +36,12 @@ from examples.name_writer import BEGIN, END, Writer, bits_per_letter, framed, lo
 from examples.names_data import Example, examples, pack, read_folder, split
 from examples.surname_model import Classifier
 from examples.text import Vocabulary
+from examples.training import train
 
 NAMES = Path(__file__).parent / "data/names"
 SHOWN = ["Armenian", "Czech", "Greek", "Irish", "Italian", "Japanese", "Polish", "Vietnamese"]
 EACH = 40  # names written in each language, to be judged
 BATCH = 64
-Loss = Callable[[nn.Module, list[Example], torch.device], Tensor]
-
-
-def train(
-    model: nn.Module, loss_of: Loss, data: list[Example], args: argparse.Namespace, what: str
-) -> list[float]:
-    """AdamW on batches drawn at random; the loss of each step."""
-    model.train().to(args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    steps = common.Steps(args.steps, f"{what}, loss")
-    losses = []
-    for _ in steps:
-        loss = loss_of(model, [data[i] for i in torch.randint(len(data), (BATCH,))], args.device)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        steps.show(loss)
-    return losses
 
 
 def judge_loss(judge: Classifier, batch: list[Example], device: torch.device) -> Tensor:
@@ -120,11 +99,11 @@ def experiment(args: argparse.Namespace) -> common.Figures:
 
     library = LIBRARIES[args.library]
     writer = Writer(library, len(vocabulary), len(languages))
-    train(writer, loss_of, framed_train, args, "writer")
+    train(writer, loss_of, framed_train, args, "writer", BATCH)
     ignorant = Writer(library, len(vocabulary), 1)
-    train(ignorant, loss_of, untold(framed_train), args, "writer, not told the language")
+    train(ignorant, loss_of, untold(framed_train), args, "writer, not told the language", BATCH)
     judge = Classifier(library, "lstm", len(vocabulary), 128, len(languages))
-    train(judge, judge_loss, train_data, args, "judge")
+    train(judge, judge_loss, train_data, args, "judge", BATCH)
 
     asked = torch.arange(len(languages), device=args.device).repeat_interleave(EACH)
     names, chances = write(writer, vocabulary, asked, args.temperature)

@@ -37,6 +37,7 @@ from examples.names_data import pack
 from examples.tagging_data import Sentence, packed, sentence, sentences_of, spaced, words_of
 from examples.tagging_picture import Read, draw
 from examples.text import Vocabulary, read, read_text
+from examples.training import train
 
 ALICE = Path(__file__).parent / "data/text/alice.txt"
 HELD_OUT = 6  # one in so many
@@ -60,24 +61,9 @@ class Tagger(nn.Module):
         return self.out(self.dropout(output.data)).squeeze(-1)
 
 
-def train(model: Tagger, data: list[Sentence], args: argparse.Namespace, what: str) -> list[float]:
-    """AdamW on sentences drawn at random; the loss of each step."""
-    model.train().to(args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    steps = common.Steps(args.steps, f"{what}, loss")
-    losses = []
-    for _ in steps:
-        batch = [data[i] for i in torch.randint(len(data), (BATCH,))]
-        ids, begins = packed(batch, args.device)
-        loss = F.binary_cross_entropy_with_logits(model(ids), begins.float())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        steps.show(loss)
-    return losses
+def loss_of(model: Tagger, sentences: list[Sentence], device: torch.device) -> Tensor:
+    ids, begins = packed(sentences, device)
+    return F.binary_cross_entropy_with_logits(model(ids), begins.float())
 
 
 @torch.no_grad()
@@ -137,7 +123,7 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     taggers = {}
     for name, directions in ((ONE, 1), (BOTH, 2)):
         taggers[name] = Tagger(LIBRARIES[args.library], len(vocabulary), directions)
-        train(taggers[name], train_data, args, name)
+        train(taggers[name], loss_of, train_data, args, name, BATCH)
 
     own = [sentence(words, vocabulary) for words in asked]
     show([*test_data[:SHOWN], *own], taggers, args.device)

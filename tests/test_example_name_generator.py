@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_packed_sequence
 import fastrnn
 from examples import name_generator
 from examples.common import LIBRARIES
-from examples.name_generator import NAMES, train, untold
+from examples.name_generator import BATCH, NAMES, untold
 from examples.name_writer import (
     BEGIN,
     END,
@@ -25,6 +25,7 @@ from examples.name_writer import (
 from examples.names_data import examples, pack, read_folder, split
 from examples.surname_model import Classifier
 from examples.text import PADDING, UNKNOWN, Vocabulary
+from examples.training import train
 
 CPU = torch.device("cpu")
 LANGUAGES = ["Armenian", "Japanese", "Polish", "Vietnamese"]
@@ -139,8 +140,8 @@ def test_both_libraries_have_the_same_losses(data):
         writer = Writer(library, len(vocabulary), len(LANGUAGES), hidden=16)
         judge = Classifier(library, "lstm", len(vocabulary), 16, len(LANGUAGES))
         written = framed(names, vocabulary)
-        losses["writer"][name] = train(writer, loss_of, written, options(100), name)
-        judged = train(judge, name_generator.judge_loss, names, options(100), name)
+        losses["writer"][name] = train(writer, loss_of, written, options(100), name, BATCH)
+        judged = train(judge, name_generator.judge_loss, names, options(100), name, BATCH)
         losses["judge"][name] = judged
     for of in losses.values():
         assert len(of["fastrnn"]) == 100

@@ -11,6 +11,7 @@ from examples import tagging
 from examples.common import LIBRARIES
 from examples.tagging_data import packed, sentence, sentences_of, spaced
 from examples.text import Vocabulary, read_text
+from examples.training import train
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,7 @@ def test_both_libraries_have_the_same_losses(directions):
     for name, library in LIBRARIES.items():
         torch.manual_seed(0)
         tagger = tagging.Tagger(library, len(vocabulary), directions, state=16)
-        losses[name] = tagging.train(tagger, data, options(100), name)
+        losses[name] = train(tagger, tagging.loss_of, data, options(100), name, tagging.BATCH)
     assert len(losses["fastrnn"]) == 100
     # Closer than the four decimals that are printed, of which two may round apart.
     assert losses["fastrnn"] == pytest.approx(losses["torch.nn"], rel=0, abs=5e-6)
