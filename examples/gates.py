@@ -38,6 +38,7 @@ from examples.text import ALICE, Vocabulary, normal, read_text
 SENTENCE = "‘Off with her head!’ the Queen shouted at the top of her voice."
 LONGEST = 100  # letters that can be told apart in a picture
 WINDOW = 64  # steps that a gradient goes back: about a line
+RATE = 6e-3  # lower than for the fewest bits: roles are clearer
 CHOSEN_BY = 30_000  # letters before the held-out part, by which a unit is chosen
 SHOWN = 16  # units in the picture of the gates
 CLEAR = 0.1  # ahead of an untrained network, so that a role is drawn
@@ -60,7 +61,7 @@ def network(args: argparse.Namespace, text: str) -> tuple[CharRNN, Vocabulary]:
     path = args.checkpoint
     if path is None:
         sizes = {"hidden": args.hidden, "window": WINDOW, "epochs": args.epochs}
-        options = Options(args.library, args.cell, **sizes, seed=args.seed)
+        options = Options(args.library, args.cell, **sizes, rate=RATE, seed=args.seed)
         shortest = 2 * options.window * options.batch_size
         if len(text) < shortest:
             raise common.UserError(

@@ -316,3 +316,10 @@ def test_a_wrong_temperature_ends_with_code_2(value, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["sample", "--temperature", value])
     assert "--temperature" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+def test_a_wrong_rate_ends_with_code_2(value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--rate", value])
+    assert "--rate" in capsys.readouterr().err

@@ -16,12 +16,13 @@ from examples.common import LIBRARIES, positive
 
 CHECKPOINT = "char_rnn.pt"
 FOLDER = Path("out/char_rnn")
-SIZES = {
+WORDS = {
     "hidden": "units of a layer",
     "layers": "one upon the other",
     "window": "T, steps that a gradient goes back",
     "batch_size": "B, streams that the text is cut into",
     "epochs": "how often the text is read",
+    "rate": "the highest learning rate",
 }
 DEFAULTS = asdict(Options())
 _DEFAULT = "default: %(default)s"
@@ -31,6 +32,13 @@ def temperature(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is none, a temperature is 0 or more")
+    return value
+
+
+def rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is none, a learning rate is more than 0")
     return value
 
 
@@ -64,10 +72,15 @@ def _file(parser: argparse.ArgumentParser) -> None:
 
 def _options(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
     """Options that are None unless given."""
-    kinds = {"cell": {"choices": CELLS}, "library": {"choices": LIBRARIES}, "seed": {"type": int}}
+    kinds = {
+        "cell": {"choices": CELLS},
+        "library": {"choices": LIBRARIES},
+        "rate": {"type": rate},
+        "seed": {"type": int},
+    }
     for name in names:
         kind = kinds.get(name, {"type": positive})
-        words = f"{SIZES[name]}, " if name in SIZES else ""
+        words = f"{WORDS[name]}, " if name in WORDS else ""
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, **kind, help=f"{words}default: {DEFAULTS[name]}")
 

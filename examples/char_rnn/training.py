@@ -17,7 +17,7 @@ from examples.char_rnn.data import Corpus, windows
 from examples.char_rnn.model import CharRNN, State, detach
 from examples.common import LIBRARIES
 
-RATE, WEIGHT_DECAY, CLIP = 1.6e-2, 0.05, 1.0
+WEIGHT_DECAY, CLIP = 0.05, 1.0
 READERS = 8  # streams in which the held-out part is read
 
 
@@ -32,6 +32,7 @@ class Options:
     window: int = 48
     batch_size: int = 16
     epochs: int = 14
+    rate: float = 1.6e-2  # the highest, after a tenth of the training
     seed: int = 0
 
 
@@ -55,11 +56,11 @@ class Training:
         self.windows = windows(text, options.window, options.batch_size)
         self.total = options.epochs * len(self.windows)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY
+            self.model.parameters(), lr=options.rate, weight_decay=WEIGHT_DECAY
         )
         # A short warm-up, then down along half a cosine.
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, RATE, self.total, pct_start=0.1, cycle_momentum=False
+            self.optimizer, options.rate, self.total, pct_start=0.1, cycle_momentum=False
         )
         self.steps = 0  # done
         self.state: State | None = None
