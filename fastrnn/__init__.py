@@ -6,6 +6,7 @@ from . import (
 )
 from .cell_modules import GRUCell, LSTMCell, RNNCell
 from .conversion import convert, patch, patched, restore, unpatch
+from .diagnosis import Diagnosis, diagnose
 from .dispatch import use_engine
 from .explanation import Explanation, explain
 from .memory import use_memory
@@ -17,11 +18,13 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Diagnosis",
     "Explanation",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
     "convert",
+    "diagnose",
     "explain",
     "functional",
     "patch",
