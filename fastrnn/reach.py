@@ -25,8 +25,8 @@ class Reach:
     steps: from one end to the other, in the longest sequence.
     ratio: the norm at the far end, divided by that at the near one; the mean over the sequences of
         each. inf if it grew out of the dtype's range.
-    half_life: steps in which it halves, on average; negative where it grows: steps in which it
-        doubles; inf if it does neither.
+    half_life: steps in which it halves, by the straight line nearest to its logarithm; negative
+        where it grows: steps in which it doubles; inf if it does neither.
     verdict: "vanishes" (ratio below 1/1000), "explodes" (above 1000), "reaches back"; "is zero", if
         it is so at the near end; "is undefined", if a state or the loss is not finite.
     """
@@ -100,12 +100,15 @@ def reach(
 
 
 def _half_life(means: list[float]) -> float:
-    """From the near end to the farthest step at which there is a number other than zero."""
-    known = [k for k, mean in enumerate(means) if 0 < mean < math.inf]
-    if known[:1] != [0] or known[-1] == 0:
+    """From the straight line that comes nearest to the logarithms, where there are any."""
+    known = [(k, math.log2(mean)) for k, mean in enumerate(means) if 0 < mean < math.inf]
+    if len(known) < 2:
         return math.inf
-    change = math.log2(means[known[-1]] / means[0])
-    return -known[-1] / change if change else math.inf
+    steps, logs = torch.tensor(known, dtype=torch.float64).T
+    away = steps - steps.mean()
+    slope = ((away * (logs - logs.mean())).sum() / away.square().sum()).item()
+    # A line as level as this is level but for rounding.
+    return -1 / slope if abs(slope) > 1e-9 else math.inf
 
 
 def _verdict(near: float, ratio: float, finite: bool) -> str:
