@@ -143,7 +143,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> common.Figures:
-    return common.run(experiment, "long_memory", __doc__, argv, steps=500, options=options)
+    return common.run(experiment, "long_memory", __doc__, argv, steps=700, options=options)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ def draw_clipping(path, runs: dict[str, tuple[list[float], list[float]]]) -> Non
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=color,
             )  # fmt: skip
     above.axhline(1, color=INK, linewidth=1, linestyle="--", label="always answering 0")
-    below.axhline(CLIP, color=INK, linewidth=1, linestyle="--", label=f"clipped to {CLIP}")
+    below.axhline(CLIP, color=INK, linewidth=1, linestyle="--", label=f"bound of {CLIP}")
+    above.set_ylim(0.1, 100)
+    below.set_ylim(0.05, 1e5)
     _plain(above, "An RNN learns to add up a sequence", "mean squared error")
     _plain(below, "", "norm of the gradient")
     for axes in (above, below):
@@ -180,7 +182,8 @@ def experiment(args: argparse.Namespace) -> common.Figures:
 
     library, runs = common.LIBRARIES[args.library], {}
     figures = {f"left at the first step: {name}": memory(d).ratio for name, d in found.items()}
-    held_out = [t.to(args.device) for t in sums(1000, torch.Generator().manual_seed(args.seed + 1))]
+    generator = torch.Generator().manual_seed(args.seed + 1_000_000)
+    held_out = [t.to(args.device) for t in sums(5000, generator)]
     for name, clip in (("clipped", CLIP), ("without clipping", None)):
         torch.manual_seed(args.seed)
         model = Summer(library).to(args.device)
@@ -212,7 +215,7 @@ def length(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> common.Figures:
-    return common.run(experiment, "vanishing", __doc__, argv, steps=400, options=options)
+    return common.run(experiment, "vanishing", __doc__, argv, steps=800, options=options)
 
 
 if __name__ == "__main__":
