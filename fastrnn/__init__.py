@@ -6,7 +6,6 @@ from . import (
 )
 from .cell_modules import GRUCell, LSTMCell, RNNCell
 from .conversion import convert, patch, patched, restore, unpatch
-from .diagnosis import Diagnosis, diagnose
 from .dispatch import use_engine
 from .explanation import Explanation, explain
 from .memory import use_memory
@@ -35,3 +34,11 @@ __all__ = [
     "use_memory",
     "use_precision",
 ]
+
+
+def __getattr__(name):
+    if name in ("Diagnosis", "diagnose"):
+        from . import diagnosis  # of no use to most programs, so they need not wait for it
+
+        return getattr(diagnosis, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,9 @@ def diagnose(
             that looks at the end alone, as this one does.
         lengths, resets, one_hot: as fastrnn's modules take them; here torch.nn's may have them too.
 
+    What an LSTM remembers is in c_t, so there the row of c is the one to look at: h_t reaches the
+    next step by the gates alone.
+
     It runs the formulas step by step, forward and back, whatever engine is in force. Nothing of the
     module changes: no `.grad`, no mode, no random numbers, since dropout between layers is left
     out. It works under `torch.no_grad` and `torch.inference_mode` as well.
