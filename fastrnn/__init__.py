@@ -17,11 +17,13 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Diagnosis",
     "Explanation",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
     "convert",
+    "diagnose",
     "explain",
     "functional",
     "patch",
@@ -32,3 +34,11 @@ __all__ = [
     "use_memory",
     "use_precision",
 ]
+
+
+def __getattr__(name):
+    if name in ("Diagnosis", "diagnose"):
+        from . import diagnosis  # of no use to most programs, so they need not wait for it
+
+        return getattr(diagnosis, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

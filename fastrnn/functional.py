@@ -181,9 +181,12 @@ def indices(input, weights):
     return input._replace(data=data) if isinstance(input, PackedSequence) else data
 
 
-def run(call, choice, input, hx, weights, options, lengths=None, resets=None):
-    """Carry out a described call as chosen; see `lstm` for the arguments."""
-    plan = _triton(choice.plan) if choice.engine == "triton" else torch_engine.PLANS[choice.plan]
+def run(call, choice, input, hx, weights, options, lengths=None, resets=None, plan=None):
+    """Carry out a described call as chosen; see `lstm` for the arguments. `plan`: in place of the
+    choice's own, one that takes the same."""
+    if plan is None:
+        plans = torch_engine.PLANS
+        plan = _triton(choice.plan) if choice.engine == "triton" else plans[choice.plan]
     if call.autocast and choice.plan != "aten":
         plan = casting(plan)
     fresh = None

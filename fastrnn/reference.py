@@ -12,11 +12,13 @@ from .linear import project
 from .schedule import cleared
 
 
-def recurrence(cell, x, state, weights, sizes, reverse, lengths=None, fresh=None):
+def recurrence(cell, x, state, weights, sizes, reverse, lengths=None, fresh=None, watch=None):
     """As `bptt.forward`: h (rows, R), the final states, the other states (rows, H) each.
 
     lengths: None, or (B,) integers where all sizes are B; after its length a sequence keeps its
     state, and what is given of it is zero.
+    watch: None, or called as watch(t, after) with the states after each step, the very tensors that
+    all that follows is computed from.
     """
     gates = len(cell.gates)
     steps = project(x, weights.w_ih, weights.b_ih).split(sizes)
@@ -32,6 +34,8 @@ def recurrence(cell, x, state, weights, sizes, reverse, lengths=None, fresh=None
         after, _ = cell.forward(x_gates, h_gates, before)
         if weights.w_hr is not None:
             after = (linear(after[0], weights.w_hr), *after[1:])
+        if watch is not None:
+            watch(t, after)
         if lengths is not None:
             ongoing = (t < lengths).unsqueeze(1)
             outputs[t] = tuple(torch.where(ongoing, s, 0.0) for s in after)
