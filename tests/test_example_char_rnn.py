@@ -2,6 +2,7 @@
 
 import math
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,18 +18,12 @@ from examples.char_rnn.model import CELLS, CharRNN
 from examples.char_rnn.sampling import sample
 from examples.char_rnn.training import Options, Training, bits
 from examples.text import ALICE, UNKNOWN, Vocabulary
+from tests import commands
+
+error_of = partial(commands.error_of, main)
 
 SMALL = ["--hidden", "12", "--window", "16", "--batch-size", "8"]  # 13 windows in WORDS
 WORDS = "the cat sat on the mat; the dog, who saw it, sat on the cat.\n" * 30
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -254,15 +249,6 @@ def test_an_unknown_letter_in_the_prime_is_told(train, capsys):
     out, err = capsys.readouterr()
     assert out.startswith("thé çé")
     assert err == "note: 'é', 'ç': not in the text that was learned from, and read as unknown\n"
-
-
-def error_of(argv, capsys):
-    assert main([str(word) for word in argv]) == 2
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

@@ -8,15 +8,6 @@ from examples import common, data_flow
 from examples.text import ALICE, UNKNOWN, Vocabulary, read_text
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def is_letter(vocabulary):
     return torch.tensor([s.isalpha() for s in vocabulary.symbols])
 

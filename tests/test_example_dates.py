@@ -3,6 +3,7 @@ not, both libraries learn the same, and bad input is one clear line."""
 
 import re
 from datetime import date, timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from examples.dates import data, training
 from examples.dates.data import ISO, STYLES
 from examples.dates.model import Translator, translate
 from examples.text import PADDING, UNKNOWN, Vocabulary
+from tests import commands
+
+error_of = partial(commands.error_of, dates.main)
 
 CPU = torch.device("cpu")
 BATCH = 16
@@ -27,15 +31,6 @@ FIRSTS = "first second third fourth fifth sixth seventh eighth ninth tenth eleve
 FIRSTS = {word: n for n, word in enumerate(FIRSTS.split(), 1)}
 FIRSTS |= {word + "th": n for word, n in NUMBERS.items() if 12 < n < 20}
 FIRSTS |= {"twentieth": 20, "thirtieth": 30}
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -197,41 +192,37 @@ def test_attention_learns_what_the_state_alone_does_not(trained):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def ask(out, *phrases, options=()):
-    return dates.main(["--out", str(out), "--device", "cpu", *options, "--ask", *phrases])
+def asking(out, *phrases, options=()):
+    """The command line."""
+    return ["--out", str(out), "--device", "cpu", *options, "--ask", *phrases]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_trained_model_is_asked(trained, library, capsys):
     out, _ = trained
-    figures = ask(out, "Friday,  May 6th 1983", "6 ☃ $x$ 1983", options=["--library", library])
+    phrases = "Friday,  May 6th 1983", "6 ☃ $x$ 1983"
+    figures = dates.main(asking(out, *phrases, options=["--library", library]))
     assert next(iter(figures)).startswith("Friday, May 6th 1983 -> 1983-")
     assert all(0 < probability <= 1 for probability in figures.values())
     assert f"read as {UNKNOWN}: 6 {UNKNOWN} {UNKNOWN}" in capsys.readouterr().out
     assert (out / "asked.png").stat().st_size > 0
 
 
-def error_of(capsys, run, *args, **kwargs):
-    with pytest.raises(SystemExit, match="2"):
-        run(*args, **kwargs)
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
-
-
 def test_bad_phrases_are_one_line(trained, capsys):
     out, _ = trained
-    assert "phrase 2 of 2 is empty" in error_of(capsys, ask, out, "May 6, 1983", " ")
-    assert "longer than 120 letters" in error_of(capsys, ask, out, "x" * 121)
+    empty = error_of(asking(out, "May 6, 1983", " "), capsys)
+    assert "phrase 2 of 2 is empty" in empty
+    assert "longer than 120 letters" in error_of(asking(out, "x" * 121), capsys)
 
 
 def test_bad_checkpoints_are_one_line(trained, tmp_path, capsys):
     out, _ = trained
-    assert "train one: python -m examples.dates" in error_of(capsys, ask, tmp_path, "May 6, 1983")
-    wrong = error_of(capsys, ask, out, "May 6, 1983", options=["--hidden", "32"])
+    missing = error_of(asking(tmp_path, "May 6, 1983"), capsys)
+    assert "train one: python -m examples.dates" in missing
+    other = asking(out, "May 6, 1983", options=["--hidden", "32"])
+    wrong = error_of(other, capsys)
     assert "attention.weight is 128×128, expected 32×32" in wrong
-    assert "odd" in error_of(capsys, dates.main, ["--hidden", "33", "--out", str(tmp_path)])
+    assert "odd" in error_of(["--hidden", "33", "--out", tmp_path], capsys)
 
 
 def test_letters_of_the_answers():

@@ -9,15 +9,6 @@ from examples import gates, heat_maps, roles
 from examples.text import ALICE
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
     """A few pages."""

@@ -10,15 +10,6 @@ from examples import long_memory
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_two_steps_are_marked_one_in_each_half():
     x, y = long_memory.sequences(11, 500, torch.Generator().manual_seed(0))
     numbers, marks = x.unbind(2)

@@ -3,6 +3,7 @@ judge names it, bad input is one clear line."""
 
 import argparse
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -26,18 +27,12 @@ from examples.names_data import examples, pack, read_folder, split
 from examples.surname_model import Classifier
 from examples.text import PADDING, UNKNOWN, Vocabulary
 from examples.training import train
+from tests import commands
+
+error_of = partial(commands.error_of, name_generator.main)
 
 CPU = torch.device("cpu")
 LANGUAGES = ["Armenian", "Japanese", "Polish", "Vietnamese"]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -67,16 +62,6 @@ def only(figures, *words):
     """The figure whose name has these words."""
     (found,) = (value for name, value in figures.items() if all(word in name for word in words))
     return found
-
-
-def error_of(argv, capsys):
-    with pytest.raises(SystemExit) as stop:
-        name_generator.main([str(word) for word in argv])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_each_letter_is_to_be_guessed_from_those_before_it(data):

@@ -2,6 +2,7 @@
 clear line."""
 
 import argparse
+from functools import partial
 
 import pytest
 import torch
@@ -12,15 +13,9 @@ from examples.common import LIBRARIES
 from examples.tagging_data import packed, sentence, sentences_of, spaced
 from examples.text import Vocabulary, read_text
 from examples.training import train
+from tests import commands
 
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+error_of = partial(commands.error_of, tagging.main)
 
 
 def options(steps):
@@ -32,16 +27,6 @@ def alice(count):
     short = [words for words in sentences_of(read_text(tagging.ALICE)) if len(words) < 9][:count]
     vocabulary = Vocabulary.of(word for words in short for word in words)
     return vocabulary, [sentence(words, vocabulary) for words in short]
-
-
-def error_of(argv, capsys):
-    with pytest.raises(SystemExit) as stop:
-        tagging.main([str(word) for word in argv])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_a_sentence_is_its_letters_and_where_words_begin():

@@ -12,15 +12,6 @@ from examples import initial, vanishing
 T = 60
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def left():
     """What is left at the first step, by the name of the layer."""

@@ -8,15 +8,6 @@ from examples.text import Vocabulary
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(vocabulary, "LARGE", 300)
 

@@ -1,6 +1,7 @@
 """The examples: their data is sound, both libraries learn the same, bad input is one clear line."""
 
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,12 @@ from examples import names_data, surname_checkpoint, surnames
 from examples.names_data import clean, pack, read_folder, split, vocabulary_of
 from examples.surname_model import CELLS, Classifier, evaluate, train
 from examples.text import PADDING, UNKNOWN
+from tests import commands
+
+error_of = partial(commands.error_of, surnames.main)
 
 NAMES = Path(__file__).parents[1] / "examples/data/names"
 LANGUAGES = ["Greek", "Japanese", "Polish", "Vietnamese"]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -45,15 +40,6 @@ def trained(folder, tmp_path, capsys):
     assert surnames.main([*options, "--hidden", "8", "--epochs", "2"]) == 0
     capsys.readouterr()
     return options, out
-
-
-def error_of(argv, capsys):
-    assert surnames.main([str(word) for word in argv]) == 2
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_data_files_are_clean():

@@ -13,15 +13,6 @@ from examples import ensemble, integrated_gradients, maml, per_sample_gradients,
 EXAMPLES = [ensemble, integrated_gradients, maml, per_sample_gradients, wgan_gp]
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One, as `main` sets it for the whole process; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def double(*data):
     return tuple(t.double() for t in data)
 
