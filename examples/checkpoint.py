@@ -21,15 +21,15 @@ def save(path: Path, values: dict[str, Any]) -> None:
     os.replace(half, path)
 
 
-def read(path: Path, keys: Collection[str], *, train: str, device: torch.device) -> dict[str, Any]:
-    """The values that `save` wrote, `keys` among them; `train` is the command that makes one."""
+def read(path: Path, keys: Collection[str], *, train: str) -> dict[str, Any]:
+    """What `save` wrote, `keys` among it, on the CPU; `train` is the command that makes one."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint, train one: {train}")
     # torch.save writes a zip file; on other bytes torch.load fails in any of a dozen ways.
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a checkpoint, which is a file that torch.save wrote")
     try:
-        values = torch.load(path, map_location=device, weights_only=True)
+        values = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError):
         raise UserError(f"{path}: not a checkpoint that torch.load reads") from None
     if not isinstance(values, dict) or not values.keys() >= set(keys):

@@ -38,6 +38,11 @@ def device(text: str) -> torch.device:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from None
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=device, default=default, help="default: %(default)s")
+
+
 def add_library(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--library", choices=LIBRARIES, default="fastrnn", help="default: %(default)s")
@@ -71,8 +76,7 @@ def run(
     if steps is not None:
         add("--steps", type=positive, default=steps, help="of training, default: %(default)s")
     add("--seed", type=int, default=0, help="of everything random, default: %(default)s")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", type=device, default=default, help="default: %(default)s")
+    add_device(parser)
     options(parser)
     args = parser.parse_args(argv)
     # Matrices this small gain nothing from a second thread.

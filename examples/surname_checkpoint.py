@@ -9,7 +9,7 @@ import fastrnn
 from examples import checkpoint
 from examples.common import UserError
 from examples.names_data import clean, pack
-from examples.surname_model import DEVICE, Classifier
+from examples.surname_model import Classifier
 from examples.text import Vocabulary
 
 KEYS = {"cell", "hidden", "symbols", "languages", "state_dict"}
@@ -34,13 +34,13 @@ def load(
     cell: str | None = None,
     hidden: int | None = None,
 ) -> tuple[Classifier, Vocabulary, list[str]]:
-    """(model, vocabulary, languages); `cell` and `hidden` are those of the file unless given."""
-    values = checkpoint.read(path, KEYS, train="python -m examples.surnames", device=DEVICE)
+    """(model on the CPU, vocabulary, languages); `cell` and `hidden`: the file's unless given."""
+    values = checkpoint.read(path, KEYS, train="python -m examples.surnames")
     vocabulary, languages = Vocabulary(values["symbols"]), values["languages"]
     cell, hidden = cell or values["cell"], hidden or values["hidden"]
     model = Classifier(library, cell, len(vocabulary), hidden, len(languages))
     checkpoint.restore(path, model, values["state_dict"])
-    return model.to(DEVICE), vocabulary, languages
+    return model, vocabulary, languages
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def predict(
         if not clean(name):
             raise UserError(f"name {position} of {len(names)} is empty")
     model.eval()
-    ids = pack([vocabulary.encode(clean(name)) for name in names]).to(DEVICE)
+    ids = pack([vocabulary.encode(clean(name)) for name in names]).to(model.device)
     best = model(ids).softmax(-1).topk(min(top, len(languages)))
     return [
         [(languages[i], p) for i, p in zip(indices, probabilities, strict=True)]

@@ -14,7 +14,6 @@ from examples.names_data import Example, batches, pack
 from examples.text import read
 
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Classifier(nn.Module):
@@ -25,6 +24,10 @@ class Classifier(nn.Module):
         self.rnn = getattr(library, CELLS[cell])(symbols, hidden)
         self.dropout = nn.Dropout(0.3)
         self.out = nn.Linear(hidden, languages)
+
+    @property
+    def device(self) -> torch.device:
+        return self.out.weight.device
 
     def forward(self, ids: PackedSequence) -> Tensor:
         _, state = read(self.rnn, ids)
@@ -62,7 +65,7 @@ def train(
         total, seen = 0.0, 0
         for ids, languages in batches(train_data, batch_size, generator):
             start = time.perf_counter()
-            loss = F.cross_entropy(model(ids.to(DEVICE)), languages.to(DEVICE))
+            loss = F.cross_entropy(model(ids.to(model.device)), languages.to(model.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -82,5 +85,5 @@ def train(
 def evaluate(model: Classifier, data: list[Example]) -> tuple[Tensor, Tensor]:
     """(scores [B, languages], languages [B]) of the data, on the CPU."""
     model.eval()
-    scores = model(pack([e.ids for e in data]).to(DEVICE)).cpu()
+    scores = model(pack([e.ids for e in data]).to(model.device)).cpu()
     return scores, torch.tensor([e.language for e in data])

@@ -20,12 +20,11 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from examples import surname_checkpoint
-from examples.common import LIBRARIES, UserError, positive
+from examples.common import LIBRARIES, UserError, add_device, positive
 from examples.names_data import Example, examples, read_folder, split, vocabulary_of
 from examples.pictures import confusion, draw_confusion, draw_losses
 from examples.surname_model import (
     CELLS,
-    DEVICE,
     Classifier,
     History,
     evaluate,
@@ -79,7 +78,7 @@ def train_both(data: Data, args: argparse.Namespace, console: Console) -> dict[s
             sizes = len(data.vocabulary), hidden, len(data.languages)
             model = Classifier(library, args.cell or "lstm", *sizes)
             history = train(
-                model.to(DEVICE),
+                model.to(args.device),
                 data.train,
                 data.test,
                 epochs=args.epochs,
@@ -130,7 +129,7 @@ def run_training(args: argparse.Namespace, console: Console) -> None:
     data = load_data(args.data, args.seed)
     console.print(
         f"{len(data.train)} names to learn from, {len(data.test)} held out, "
-        f"{len(data.languages)} languages, {len(data.vocabulary)} symbols, on {DEVICE.type}"
+        f"{len(data.languages)} languages, {len(data.vocabulary)} symbols, on {args.device.type}"
     )
     results = train_both(data, args, console)
     compare(data, results, console)
@@ -169,6 +168,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive, default=64, help="names, default: %(default)s")
     add("--seed", type=int, default=0, help="of weights, split and order, default: %(default)s")
     add("--out", type=Path, default=Path("out/surnames"), help="folder, default: %(default)s")
+    add_device(parser)
     args = parser.parse_intermixed_args(argv)
     if (args.command == "predict") != bool(args.names):
         parser.error("predict takes names, train takes none")

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from examples import common
 from examples.char_rnn.model import CELLS
 from examples.char_rnn.training import Options
@@ -54,8 +52,7 @@ def parse(argv: list[str] | None, doc: str) -> argparse.Namespace:
     _sample(commands.add_parser("sample", help="write a text"))
     _compare(commands.add_parser("compare", help="fastrnn and torch.nn side by side"))
     for command in commands.choices.values():
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        command.add_argument("--device", type=common.device, default=default, help=_DEFAULT)
+        common.add_device(command)
     return parser.parse_args(argv)
 
 

@@ -17,7 +17,6 @@ from examples.text import Vocabulary
 
 TRAIN = "python -m examples.char_rnn train"
 OPTIONS = [field.name for field in fields(Options)]
-CPU = torch.device("cpu")
 KEYS = {
     *OPTIONS,
     *("text", "digest", "symbols"),
@@ -44,7 +43,7 @@ def _model(values: dict[str, Any], library: ModuleType) -> CharRNN:
 
 def load(path: Path, library: ModuleType = fastrnn) -> tuple[CharRNN, Vocabulary]:
     """The trained network, in eval mode on the CPU, and its letters."""
-    values = checkpoint.read(path, KEYS, train=TRAIN, device=CPU)
+    values = checkpoint.read(path, KEYS, train=TRAIN)
     model = _model(values, library)
     checkpoint.restore(path, model, values["state_dict"])
     return model.eval(), Vocabulary(values["symbols"])
@@ -55,7 +54,7 @@ def resume(path: Path, text: Path | None, asked: dict[str, Any], device: torch.d
 
     `asked` has options by name; those that it lacks are the file's, as is the text where None.
     """
-    values = checkpoint.read(path, KEYS, train=TRAIN, device=CPU)
+    values = checkpoint.read(path, KEYS, train=TRAIN)
     differences = [
         f"{name} is {values[name]}, asked for {value}"
         for name, value in asked.items()

@@ -133,7 +133,7 @@ def ask(args: argparse.Namespace) -> common.Figures:
             raise UserError(f"--ask: {phrase[:20]!r}... is longer than {LONGEST} letters")
     path: Path = args.out / "dates.pt"
     keys = {"hidden", "letters", "state_dict"}
-    saved = checkpoint.read(path, keys, train="python -m examples.dates", device=args.device)
+    saved = checkpoint.read(path, keys, train="python -m examples.dates")
     letters = Vocabulary(saved["letters"])
     hidden = args.hidden or saved["hidden"]
     model = Translator(LIBRARIES[args.library], len(letters), hidden, attention=True)
