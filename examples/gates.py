@@ -180,7 +180,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     others = [unit for unit in order if unit not in names]
     step = max(1, len(others) // (SHOWN - len(names)))
     names |= dict.fromkeys(others[::step][: SHOWN - len(names)], "")
-    args.out.mkdir(parents=True, exist_ok=True)
     cell = type(rnn).__name__.lower()
     paths = [args.out / f"{cell}_{what}.png" for what in ("gates", "roles")]
     draw_gates(paths[0], gates, sentence, names)

@@ -127,7 +127,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
 
     own = [sentence(words, vocabulary) for words in asked]
     show([*test_data[:SHOWN], *own], taggers, args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
     picture = args.out / "tagging.png"
     draw(picture, [as_seen(s, taggers, args.device) for s in test_data[:SHOWN]], BOTH, ONE)
     print(f"saved {picture}")

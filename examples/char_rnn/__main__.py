@@ -44,6 +44,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
         options = Options(**given(args))
         corpus = data.load(args.file or ALICE, options.window, options.batch_size)
         training = Training(options, corpus, args.device)
+    common.folder(args.out)
     try:
         run(training, path, args.save_every)
     except KeyboardInterrupt:
