@@ -15,6 +15,7 @@ from torch import Tensor
 import fastrnn
 
 LIBRARIES = {"fastrnn": fastrnn, "torch.nn": torch.nn}
+CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
 class UserError(ValueError):

@@ -20,11 +20,10 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from examples import common, surname_checkpoint
-from examples.common import LIBRARIES, UserError, positive
+from examples.common import CELLS, LIBRARIES, UserError, positive
 from examples.names_data import Example, examples, read_folder, split, vocabulary_of
 from examples.pictures import confusion, draw_confusion, draw_losses
 from examples.surname_model import (
-    CELLS,
     DEVICE,
     Classifier,
     History,

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from examples import common
-from examples.char_rnn.model import CELLS
 from examples.char_rnn.training import Options
-from examples.common import LIBRARIES, positive
+from examples.common import CELLS, LIBRARIES, positive
 
 CHECKPOINT = "char_rnn.pt"
 FOLDER = Path("out/char_rnn")
