@@ -104,7 +104,7 @@ def compared(trained: dict[str, Found], untrained: dict[str, Found]) -> common.F
 
 
 def draw_gates(path: Path, shown: dict[str, Tensor], sentence: str, names: dict[int, str]) -> None:
-    """shown[gate] (T, H), of the units in `names`, who have a name or an empty one."""
+    """shown[gate] (T, H), of the units in `names`, the name of some is empty."""
     figure = Figure(figsize=(3.2 + 0.16 * len(sentence), 2.3 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1)
     for axes, (name, values) in zip(panels, shown.items(), strict=True):
