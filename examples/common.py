@@ -1,6 +1,7 @@
 """What the examples share: their options, how they are run, a progress bar, and sine waves."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 import fastrnn
 
 LIBRARIES = {"fastrnn": fastrnn, "torch.nn": torch.nn}
+CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
 class UserError(ValueError):
@@ -53,6 +55,19 @@ def add_out(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--out", type=Path, default=out, help="folder, default: %(default)s")
 
 
+def folder(path: Path) -> None:
+    """Make it, before there is anything to save; a UserError if nothing can be saved in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot be a folder ({error.strerror})"
+    else:
+        if os.access(path, os.W_OK | os.X_OK):
+            return
+        reason = "a folder that cannot be written to"
+    raise UserError(f"{path}: {reason}; give another one with --out")
+
+
 def run(
     experiment: Callable[[argparse.Namespace], Figures],
     name: str,
@@ -83,6 +98,8 @@ def run(
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     try:
+        if "out" in args:
+            folder(args.out)
         figures = experiment(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

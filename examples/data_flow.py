@@ -190,7 +190,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
             read_by[name] = states[:, 0, order], answers
     counts = torch.bincount(truth[in_words])
     figures["the most frequent answer"] = (counts.max() / counts.sum()).item()
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "states.png"
     truth = vocabulary.decode(first_letters(sentence, is_letter)[:, 0])
     draw(path, read_by, wording, truth)

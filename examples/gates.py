@@ -104,7 +104,7 @@ def compared(trained: dict[str, Found], untrained: dict[str, Found]) -> common.F
 
 
 def draw_gates(path: Path, shown: dict[str, Tensor], sentence: str, names: dict[int, str]) -> None:
-    """shown[gate] (T, H), of the units in `names`, who have a name or an empty one."""
+    """shown[gate] (T, H), of the units in `names`, the name of some is empty."""
     figure = Figure(figsize=(3.2 + 0.16 * len(sentence), 2.3 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1)
     for axes, (name, values) in zip(panels, shown.items(), strict=True):
@@ -180,7 +180,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
     others = [unit for unit in order if unit not in names]
     step = max(1, len(others) // (SHOWN - len(names)))
     names |= dict.fromkeys(others[::step][: SHOWN - len(names)], "")
-    args.out.mkdir(parents=True, exist_ok=True)
     cell = type(rnn).__name__.lower()
     paths = [args.out / f"{cell}_{what}.png" for what in ("gates", "roles")]
     draw_gates(paths[0], gates, sentence, names)

@@ -6,7 +6,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-INK = "#222222"
+from examples.pictures import INK
+
 FONT = "DejaVu Sans Mono"  # comes with matplotlib
 SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 # Both can be told apart without red and green. A state has a sign, a gate has none.

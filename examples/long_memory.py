@@ -121,7 +121,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
             error, baseline = examine(model, T, args.seed, args.device)
             figures[f"error, T = {T}, {cell}"] = error
         figures[f"error, T = {T}, always answering 1"] = baseline
-    args.out.mkdir(parents=True, exist_ok=True)
     draw(args.out / "loss.png", curves)
     Console(highlight=False, markup=False, soft_wrap=True).print(f"saved {args.out / 'loss.png'}")
     return figures

@@ -120,7 +120,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
         takes = [languages[verdict] for verdict in judged[own]]
         drawn[languages[i]] = Drawn(names[own], takes, chances[:, own].cpu())
     show_names(drawn, known)
-    args.out.mkdir(parents=True, exist_ok=True)
     draw_names(args.out / "names.png", drawn, known)
     draw_writing(args.out / "writing.png", drawn, known, vocabulary)
     print(f"saved names.png and writing.png in {args.out}")

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from examples.common import CELLS
 from examples.names_data import Example, batches, pack
 from examples.text import read
-
-CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
 class Classifier(nn.Module):

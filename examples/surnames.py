@@ -19,12 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from examples import surname_checkpoint
-from examples.common import LIBRARIES, UserError, add_device, positive
+from examples import common, surname_checkpoint
+from examples.common import CELLS, LIBRARIES, UserError, add_device, positive
 from examples.names_data import Example, examples, read_folder, split, vocabulary_of
 from examples.pictures import confusion, draw_confusion, draw_losses
 from examples.surname_model import (
-    CELLS,
     Classifier,
     History,
     evaluate,
@@ -114,7 +113,6 @@ def compare(data: Data, results: dict[str, Result], console: Console) -> None:
 
 
 def save(data: Data, results: dict[str, Result], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     curves = {
         library: {"training": result.history.train_loss, "held out": result.history.test_loss}
         for library, result in results.items()
@@ -131,6 +129,7 @@ def run_training(args: argparse.Namespace, console: Console) -> None:
         f"{len(data.train)} names to learn from, {len(data.test)} held out, "
         f"{len(data.languages)} languages, {len(data.vocabulary)} symbols, on {args.device.type}"
     )
+    common.folder(args.out)
     results = train_both(data, args, console)
     compare(data, results, console)
     save(data, results, args.out)

@@ -36,10 +36,9 @@ from examples.common import LIBRARIES, UserError
 from examples.names_data import pack
 from examples.tagging_data import Sentence, packed, sentence, sentences_of, spaced, words_of
 from examples.tagging_picture import Read, draw
-from examples.text import Vocabulary, read, read_text
+from examples.text import ALICE, Vocabulary, read, read_text
 from examples.training import train
 
-ALICE = Path(__file__).parent / "data/text/alice.txt"
 HELD_OUT = 6  # one in so many
 BATCH, STATE = 32, 192
 SHOWN, WIDE = 3, 55  # sentences; letters that fit into the width of the picture
@@ -127,7 +126,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
 
     own = [sentence(words, vocabulary) for words in asked]
     show([*test_data[:SHOWN], *own], taggers, args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
     picture = args.out / "tagging.png"
     draw(picture, [as_seen(s, taggers, args.device) for s in test_data[:SHOWN]], BOTH, ONE)
     print(f"saved {picture}")

@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a text file") from None
     try:
         text = content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
             f"{path}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
         ) from None
     if not text.strip():
-        raise UserError(f"{path}: the file is empty, expected text")
+        raise UserError(f"{path}: the file is empty, expected text; give one that has some")
     return normal(text.replace("\r\n", "\n"))
 
 

@@ -193,7 +193,6 @@ def experiment(args: argparse.Namespace) -> common.Figures:
         figures[f"error on held-out sums, {name}"] = error
     figures["error of always answering 0"] = held_out[1].square().mean().item()
 
-    args.out.mkdir(parents=True, exist_ok=True)
     draw_gradients(args.out / "gradients.png", found, args.length)
     draw_clipping(args.out / "clipping.png", runs)
     console.print(f"saved {args.out / 'gradients.png'} and {args.out / 'clipping.png'}")

@@ -16,7 +16,8 @@ from .modules import GRU, LSTM, RNN, _Recurrent
 from .reach import Reach, reach
 from .torch_engine import layered
 
-NATIVES = tuple(kind.native for kind in (LSTM, GRU, RNN))  # whatever `patch` has put in their place
+# Ours, and torch.nn's own, whatever `patch` has put in their place.
+KINDS = (_Recurrent, *(kind.native for kind in (LSTM, GRU, RNN)))
 STEP_BY_STEP = by_torch("reference", "every state is looked at")
 
 
@@ -129,10 +130,8 @@ def _planned(module, input, hx, lengths, resets, one_hot):
 
 
 def _is_recurrent(module):
-    """Ours, or one that computes what torch.nn's classes do, parametrized perhaps."""
-    if isinstance(module, _Recurrent):
-        return True
-    return any(isinstance(module, k) and type(module).forward is k.forward for k in NATIVES)
+    """One that computes what these classes do, parametrized perhaps."""
+    return any(isinstance(module, k) and type(module).forward is k.forward for k in KINDS)
 
 
 def _not_recurrent(module):

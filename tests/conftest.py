@@ -28,6 +28,15 @@ def device():
     return "cuda" if GPU else "cpu"
 
 
+@pytest.fixture
+def float64():
+    """What is made without a dtype has this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

@@ -442,6 +442,11 @@ class Own(nn.LSTM):
         return 2 * x
 
 
+class OurOwn(fastrnn.LSTM):
+    def forward(self, x):
+        return 2 * x
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [
@@ -450,6 +455,7 @@ class Own(nn.LSTM):
         (nn.LSTMCell(2, 2), "got LSTMCell, which is a single step"),
         (fastrnn.GRUCell(2, 2), "got GRUCell, which is a single step"),
         (Own(2, 2), "got Own, whose forward is its own$"),
+        (OurOwn(2, 2), "got OurOwn, whose forward is its own$"),
         (
             nn.Sequential(nn.Linear(2, 2), fastrnn.GRU(2, 2), nn.LSTM(2, 2)),
             r"got Sequential; name one of its parts: 1 \(GRU\), 2 \(LSTM\)",

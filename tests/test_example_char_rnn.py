@@ -14,11 +14,13 @@ from examples.char_rnn import checkpoint, data
 from examples.char_rnn.__main__ import main
 from examples.char_rnn.baselines import baselines
 from examples.char_rnn.compare import compare
-from examples.char_rnn.model import CELLS, CharRNN
+from examples.char_rnn.model import CharRNN
 from examples.char_rnn.sampling import sample
 from examples.char_rnn.training import Options, Training, bits
+from examples.common import CELLS
 from examples.text import ALICE, UNKNOWN, Vocabulary
 from tests import commands
+from tests.losses import assert_same
 
 error_of = partial(commands.error_of, main)
 
@@ -127,12 +129,9 @@ def test_both_libraries_lose_the_same(cell):
     corpus = data.load(ALICE, 16, 8)
     options = Options(cell=cell, hidden=24, layers=2, window=16, batch_size=8)
     found = compare(options, corpus, 100, torch.device("cpu"))
-    ours, theirs = (
-        [f"{loss:.4f}" for loss in found.losses[name]] for name in ("fastrnn", "torch.nn")
-    )
-    assert len(ours) == 100
-    assert ours == theirs
-    assert float(ours[-1]) < float(ours[0]) - 0.2
+    ours = found.losses["fastrnn"]
+    assert_same(ours, found.losses["torch.nn"])
+    assert ours[-1] < ours[0] - 0.2
 
 
 def test_a_training_is_the_same_with_both_libraries(train):
@@ -140,11 +139,7 @@ def test_a_training_is_the_same_with_both_libraries(train):
         name: train("--epochs", "9", "--library", name, out=name)
         for name in ("fastrnn", "torch.nn")
     }
-    ours, theirs = (
-        [f"{loss:.4f}" for loss in saved(path)["history"]["loss"][:100]] for path in files.values()
-    )
-    assert len(ours) == 100
-    assert ours == theirs
+    assert_same(*(saved(path)["history"]["loss"][:100] for path in files.values()))
 
 
 def test_compare_prints_speeds_and_losses(text, capsys):

@@ -6,6 +6,7 @@ from torch import nn
 
 import fastrnn
 from examples import long_memory
+from tests.losses import assert_same
 
 CPU = torch.device("cpu")
 
@@ -32,12 +33,10 @@ def test_it_is_examined_on_other_sequences_than_it_was_trained_on():
 
 
 @pytest.mark.parametrize("cell", long_memory.COLORS)
-def test_both_libraries_have_the_same_losses(cell):
-    native, ours = (
-        long_memory.train(library, cell, 30, 100, 0, CPU)[1] for library in (nn, fastrnn)
-    )
-    assert len(ours) == 100
-    assert [f"{loss:.4f}" for loss in ours] == [f"{loss:.4f}" for loss in native]
+def test_both_libraries_have_the_same_losses(cell, float64):
+    """In float64, since an RNN whose gradient explodes enlarges rounding a millionfold and more:
+    in float32 that would show, from some seeds, in the digits that one prints."""
+    assert_same(*(long_memory.train(lib, cell, 30, 100, 0, CPU)[1] for lib in (fastrnn, nn)))
 
 
 def test_gates_remember_where_an_rnn_does_not(device, tmp_path, capsys):

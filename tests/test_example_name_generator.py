@@ -28,6 +28,7 @@ from examples.surname_model import Classifier
 from examples.text import PADDING, UNKNOWN, Vocabulary
 from examples.training import train
 from tests import commands
+from tests.losses import assert_same
 
 error_of = partial(commands.error_of, name_generator.main)
 
@@ -129,9 +130,7 @@ def test_both_libraries_have_the_same_losses(data):
         judged = train(judge, name_generator.judge_loss, names, options(100), name, BATCH)
         losses["judge"][name] = judged
     for of in losses.values():
-        assert len(of["fastrnn"]) == 100
-        # Closer than the four decimals that are printed, of which two may round apart.
-        assert of["fastrnn"] == pytest.approx(of["torch.nn"], rel=0, abs=5e-6)
+        assert_same(of["fastrnn"], of["torch.nn"])
         assert of["fastrnn"][-1] < 0.9 * of["fastrnn"][0]
 
 

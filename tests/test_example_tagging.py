@@ -11,9 +11,10 @@ import fastrnn
 from examples import tagging
 from examples.common import LIBRARIES
 from examples.tagging_data import packed, sentence, sentences_of, spaced
-from examples.text import Vocabulary, read_text
+from examples.text import ALICE, Vocabulary, read_text
 from examples.training import train
 from tests import commands
+from tests.losses import assert_same
 
 error_of = partial(commands.error_of, tagging.main)
 
@@ -24,7 +25,7 @@ def options(steps):
 
 def alice(count):
     """(vocabulary, the first short sentences)."""
-    short = [words for words in sentences_of(read_text(tagging.ALICE)) if len(words) < 9][:count]
+    short = [words for words in sentences_of(read_text(ALICE)) if len(words) < 9][:count]
     vocabulary = Vocabulary.of(word for words in short for word in words)
     return vocabulary, [sentence(words, vocabulary) for words in short]
 
@@ -95,9 +96,7 @@ def test_both_libraries_have_the_same_losses(directions):
         torch.manual_seed(0)
         tagger = tagging.Tagger(library, len(vocabulary), directions, state=16)
         losses[name] = train(tagger, tagging.loss_of, data, options(100), name, tagging.BATCH)
-    assert len(losses["fastrnn"]) == 100
-    # Closer than the four decimals that are printed, of which two may round apart.
-    assert losses["fastrnn"] == pytest.approx(losses["torch.nn"], rel=0, abs=5e-6)
+    assert_same(losses["fastrnn"], losses["torch.nn"])
     assert losses["fastrnn"][-1] < 0.9 * losses["fastrnn"][0]
 
 
@@ -105,7 +104,7 @@ def test_both_libraries_have_the_same_losses(directions):
 def short(tmp_path):
     """The beginning of the text, for a training that is over soon."""
     path = tmp_path / "short.txt"
-    path.write_text(read_text(tagging.ALICE)[:30_000], "utf-8")
+    path.write_text(read_text(ALICE)[:30_000], "utf-8")
     return path
 
 

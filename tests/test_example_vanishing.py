@@ -8,6 +8,7 @@ from torch import nn
 
 import fastrnn
 from examples import initial, vanishing
+from tests.losses import assert_same
 
 T = 60
 
@@ -64,10 +65,10 @@ def trained(library, steps, clip):
     return vanishing.train(vanishing.Summer(library), steps, 0, clip=clip)
 
 
-def test_both_libraries_have_the_same_losses():
-    native, ours = (trained(library, 100, vanishing.CLIP)[0] for library in (nn, fastrnn))
-    assert len(ours) == 100
-    assert [f"{loss:.4f}" for loss in ours] == [f"{loss:.4f}" for loss in native]
+def test_both_libraries_have_the_same_losses(float64):
+    """In float64, since an RNN whose gradient explodes enlarges rounding a millionfold and more:
+    in float32 that would show, from some seeds, in the digits that one prints."""
+    assert_same(*(trained(library, 100, vanishing.CLIP)[0] for library in (fastrnn, nn)))
 
 
 def test_without_clipping_training_ends_at_the_first_loss_that_is_no_number():

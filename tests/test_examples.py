@@ -10,8 +10,9 @@ from torch import nn
 
 import fastrnn
 from examples import names_data, surname_checkpoint, surnames
+from examples.common import CELLS
 from examples.names_data import clean, pack, read_folder, split, vocabulary_of
-from examples.surname_model import CELLS, Classifier, evaluate, train
+from examples.surname_model import Classifier, evaluate, train
 from examples.text import PADDING, UNKNOWN
 from tests import commands
 

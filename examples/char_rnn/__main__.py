@@ -29,10 +29,10 @@ from examples.char_rnn.arguments import CHECKPOINT, given, parse
 from examples.char_rnn.baselines import baselines
 from examples.char_rnn.compare import compare
 from examples.char_rnn.interrupts import held_back
-from examples.char_rnn.model import CELLS, CharRNN
+from examples.char_rnn.model import CharRNN
 from examples.char_rnn.sampling import sample, unknown
 from examples.char_rnn.training import Options, Training
-from examples.common import LIBRARIES, UserError
+from examples.common import CELLS, LIBRARIES, UserError
 from examples.text import ALICE, Vocabulary
 
 
@@ -44,6 +44,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
         options = Options(**given(args))
         corpus = data.load(args.file or ALICE, options.window, options.batch_size)
         training = Training(options, corpus, args.device)
+    common.folder(args.out)
     try:
         run(training, path, args.save_every)
     except KeyboardInterrupt:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from examples import common
-from examples.char_rnn.model import CELLS
 from examples.char_rnn.training import Options
-from examples.common import LIBRARIES, positive
+from examples.common import CELLS, LIBRARIES, positive
 
 CHECKPOINT = "char_rnn.pt"
 FOLDER = Path("out/char_rnn")

@@ -4,9 +4,9 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from examples.common import CELLS
 from examples.text import read
 
-CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 DROPOUT = 0.6  # much, as the text is short
 State = Tensor | tuple[Tensor, Tensor]  # of an LSTM (h_n, c_n)
 

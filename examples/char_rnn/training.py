@@ -122,7 +122,7 @@ class Training:
 
 @torch.no_grad()
 def bits(model: CharRNN, text: Tensor) -> float:
-    """Bits for each character of a text (letters,), the state carried through it."""
+    """Bits for each character of a text (letters,), the state carried through each of its parts."""
     model.eval()
     state, total, count = None, 0.0, 0
     # The window only bounds the memory.

@@ -107,7 +107,6 @@ def compare(args: argparse.Namespace) -> common.Figures:
         answers = ", ".join(f"{name} {its[b].answer}" for name, its in shown.items())
         console.print(f"{phrase} -> {answers}, true {held_out[b]}")
     long, *short = shown["attention on"][:3]
-    args.out.mkdir(parents=True, exist_ok=True)
     draw_attention(args.out / "attention.png", [[long], short])
     curves = {name: history.right for name, history in histories.items()}
     draw_curves(args.out / "right.png", curves)
