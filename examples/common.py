@@ -104,6 +104,8 @@ def run(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")

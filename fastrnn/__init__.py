@@ -42,3 +42,7 @@ def __getattr__(name):
 
         return getattr(diagnosis, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

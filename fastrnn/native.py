@@ -7,6 +7,7 @@ torch does between the layers. The backward pass is cuDNN's, or, where that is i
 differentiated, the one that autograd finds for the formulas (`reference.py`).
 """
 
+import re
 import warnings
 
 import torch
@@ -16,6 +17,14 @@ from .casting import casting
 from .legacy import is_batched, one_by_one
 from .results import Results
 from .values import transforming
+
+PIECES = (
+    "ignore",
+    re.compile("RNN module weights are not part of single contiguous", re.IGNORECASE),
+    UserWarning,
+    re.compile(r"fastrnn\.torch_engine"),
+    0,
+)
 
 
 def differentiable(plan, formulas):
@@ -27,20 +36,17 @@ def differentiable(plan, formulas):
             return _whole(plan, formulas, call, x, sizes, state, weights, options)
         per, finals = len(weights) // L, []
         for k in range(L):
-            with warnings.catch_warnings():
-                # What a module keeps in one piece are the weights of all layers: cuDNN copies
-                # those of one in each call, and advises what would not help.
-                warnings.filterwarnings("ignore", "RNN module weights are not part of single")
-                results = _whole(
-                    plan,
-                    formulas,
-                    call._replace(I=x.shape[-1] if k else call.I, layers=1),
-                    x,
-                    sizes,
-                    None if state is None else [s[k * D : k * D + D] for s in state],
-                    weights[k * per : k * per + per],
-                    options._replace(num_layers=1, one_hot=options.one_hot and k == 0),
-                )
+            _quiet()
+            results = _whole(
+                plan,
+                formulas,
+                call._replace(I=x.shape[-1] if k else call.I, layers=1),
+                x,
+                sizes,
+                None if state is None else [s[k * D : k * D + D] for s in state],
+                weights[k * per : k * per + per],
+                options._replace(num_layers=1, one_hot=options.one_hot and k == 0),
+            )
             finals.append(results.final)
             x = results.output
             if k < L - 1:
@@ -48,6 +54,14 @@ def differentiable(plan, formulas):
         return Results(x, tuple(map(torch.cat, zip(*finals, strict=True))))
 
     return layers
+
+
+def _quiet():
+    """What a module keeps in one piece are the weights of all layers: of a single one cuDNN makes a
+    copy, and torch advises what would not help. Only where it speaks of a call from here."""
+    # To add a filter makes Python forget which warnings it has shown, so it is added once.
+    if PIECES not in warnings.filters:
+        warnings.filterwarnings("ignore", PIECES[1].pattern, PIECES[2], PIECES[3].pattern)
 
 
 def _whole(plan, formulas, call, x, sizes, state, weights, options):

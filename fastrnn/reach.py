@@ -48,7 +48,7 @@ class Reach:
         if self.verdict == "is undefined":
             return "is undefined: a state or the loss is not a finite number"
         pace = ""
-        if math.isfinite(self.half_life):
+        if abs(self.half_life) < 20 * self.steps:  # beyond that it is as good as level
             change = "halves" if self.half_life > 0 else "doubles"
             pace = f", {change} every {abs(self.half_life):.3g} steps"
         return f"{self.verdict}: × {self.ratio:.2g} over {self.steps} steps{pace}"

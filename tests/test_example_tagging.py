@@ -112,7 +112,7 @@ def test_runs_and_is_better_than_its_baselines(short, tmp_path, capsys, monkeypa
     monkeypatch.setattr(tagging, "BATCH", 12)
     out = tmp_path / "out"
     text = ["--text", "thewhiterabbit"]
-    figures = tagging.main(["--file", str(short), "--out", str(out), "--steps", "130", *text])
+    figures = tagging.main(["--file", str(short), "--out", str(out), "--steps", "180", *text])
     printed = capsys.readouterr().out
     assert "thewhiterabbit" in printed
     assert str(out / "tagging.png") in printed.replace("\n", "")

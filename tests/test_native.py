@@ -4,6 +4,8 @@ The same code around torch's operators for a CPU: there these can do what cuDNN'
 are the measure of it. On a GPU it is cuDNN's.
 """
 
+import warnings
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -26,10 +28,7 @@ from tests.contract import (
 )
 from tests.problems import move
 
-pytestmark = [
-    pytest.mark.usefixtures("mended"),
-    pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous"),
-]
+pytestmark = pytest.mark.usefixtures("mended")
 DEEP = {"num_layers": 2, "bidirectional": True, "dtype": DOUBLE}
 X = normal(4, 3, 5)
 
@@ -137,3 +136,17 @@ def test_autocast(kind, device):
     (twice,) = torch.autograd.grad(loss, x, create_graph=True)
     torch.testing.assert_close(twice, once, rtol=5e-2, atol=5e-2)
     assert twice.requires_grad
+
+
+def test_of_weights_in_pieces_nobody_is_warned(device):
+    module = fastrnn.LSTM(3, 4, num_layers=2, dropout=0.5).to(device)
+    x = torch.randn(5, 2, 3, device=device)
+    with warnings.catch_warnings():
+        module(x)
+        count = len(warnings.filters)
+        module(x)
+        assert len(warnings.filters) == count
+        message = "RNN module weights are not part of single contiguous chunk of memory."
+        warnings.warn_explicit(message, UserWarning, "torch_engine.py", 1, torch_engine.__name__)
+        with pytest.raises(UserWarning, match="RNN module weights"):
+            warnings.warn_explicit(message, UserWarning, "train.py", 1, "train")
