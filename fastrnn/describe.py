@@ -88,13 +88,15 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
         cell, T, B, I, H, L, D, R if len(weights) // (L * D) % 2 else 0, dtype,
         _precision(dtype, chip), device.type, chip,
         packed, lengths is not None, options.one_hot, asked_of(options, resets),
-        torch.is_grad_enabled(), transforming(), any(map(hidden, (lengths, resets))),
+        torch.is_grad_enabled(), transforming(), hidden(lengths) or hidden(resets),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), autocast is not None, _special(),
     )  # fmt: skip
 
 
 def asked_of(options, resets):
     """What of a call torch.nn has not, by name."""
+    if resets is None and not options.return_cell_states and not options.return_gates:
+        return ()  # at once, for the sake of single steps
     return tuple(
         name
         for name, given in (

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import torchscript
+from .at_once import at_once
 from .call import TORCH_NN
 from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
@@ -45,6 +46,10 @@ class _Recurrent(nn.RNNBase):
             from . import compiled  # brings in much of torch that is of no use elsewhere
 
             return compiled.sequences(self, input, hx, options, lengths, resets)
+        if lengths is resets is None and not (one_hot or return_cell_states or return_gates):
+            results = at_once(self, input, hx)
+            if results is not None:
+                return results
         planned = self._planned(input, hx, options, lengths, resets)
         if type(planned) is str:
             return self._left_to_torch(planned, input, hx, options, lengths, resets)

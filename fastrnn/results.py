@@ -29,6 +29,8 @@ class Results(NamedTuple):
         """(output, final[, cells][, gates]) as a caller gets them; `form` is done to all but the
         final states."""
         final = self.final if len(self.final) > 1 else self.final[0]
+        if self.cells is None and self.gates is None:
+            return form(self.output), final
         inner = [part for part in (self.cells, self.gates) if part is not None]
         return formed(form, self.output), final, *(formed(form, part) for part in inner)
 
