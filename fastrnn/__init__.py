@@ -5,11 +5,12 @@ from . import (
     operators,  # noqa: F401  so that torch knows them, as in a program that it loads
 )
 from .cell_modules import GRUCell, LSTMCell, RNNCell
-from .conversion import convert, patch, patched, restore, unpatch
+from .conversion import convert, restore
 from .dispatch import use_engine
 from .explanation import Explanation, explain
 from .memory import use_memory
 from .modules import GRU, LSTM, RNN
+from .patching import patch, patched, unpatch
 from .precision import use_precision
 
 __version__ = "0.1.0"

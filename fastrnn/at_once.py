@@ -10,14 +10,18 @@ from .values import transforming
 PLAIN = torch.Tensor
 
 
-def at_once(module, input, hx):
-    """(output, h_n) of torch.nn's operator, or None if the call is any other, or has an error."""
+def at_once(module, weights, input, hx):
+    """(output, h_n) of torch.nn's operator, or None if the call is any other, or has an error.
+
+    weights: the module's, for this call.
+    """
     if (
         type(input) is not PLAIN
         or type(hx) is not PLAIN
         or input.dim() != 3
         or module.num_layers != 1
         or module.bidirectional
+        or module.proj_size
         or module.mode == "LSTM"
     ):
         return None
@@ -26,11 +30,11 @@ def at_once(module, input, hx):
         T, B = B, T
     if T != 1 or I != module.input_size or hx.shape != (1, B, module.hidden_size):
         return None
-    weights = module._current_weights()
     dtype, device = input.dtype, input.device
     if (
         device.type != "cpu"
         or not B
+        or len(weights) != (4 if module.bias else 2)
         or type(weights[0]) is not torch.nn.Parameter
         or weights[0].dtype is not dtype
         or hx.dtype is not dtype

@@ -8,7 +8,7 @@ Forms of input, outputs and errors are torch.nn's.
 import torch
 from torch import Tensor, nn
 
-from . import torchscript
+from . import foreign, torchscript
 from .describe import PLAIN, describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
@@ -22,8 +22,11 @@ class _Cell(nn.RNNCellBase):
 
     native: type[nn.RNNCellBase]
     __prepare_scriptable__ = torchscript.refuse
+    _is_fastrnn = True
 
     def forward(self, input, hx=None):
+        if not getattr(self, "_is_fastrnn", False):
+            return foreign.cell_forward(self, input, hx)
         if torch.compiler.is_compiling():
             from . import onnx_export  # of no use elsewhere
 
@@ -60,8 +63,10 @@ class _Cell(nn.RNNCellBase):
         input, *states = (t.unsqueeze(0) for t in (input, *states))
         if hx is not None:
             hx = states[0] if isinstance(hx, Tensor) else tuple(states)
-        mode = self.native.__name__.removesuffix("Cell")
-        cell = CELLS[mode if mode != "RNN" else f"RNN_{self.nonlinearity.upper()}"]
+        mode = mode_of(self)
+        if mode is None:
+            return f"its nonlinearity is {self.nonlinearity!r}"
+        cell = CELLS[mode]
         call = describe(cell, input, hx, weights, Options())
         if type(call) is str:
             return call
@@ -74,12 +79,21 @@ class _Cell(nn.RNNCellBase):
         return call, choice, input, hx, weights
 
 
+def mode_of(cell):
+    """What a cell is in the table of cells, None for an unknown nonlinearity."""
+    if cell.native is RNNCell.native:
+        return {"tanh": "RNN_TANH", "relu": "RNN_RELU"}.get(cell.nonlinearity)
+    return cell.native.__name__.removesuffix("Cell")
+
+
 class LSTMCell(_Cell):
     """Drop-in replacement of torch.nn.LSTMCell: input (B, I), (h, c) each (B, H) -> (h', c')."""
 
     native = nn.LSTMCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
+        if not foreign.is_ours(self):
+            return LSTMCell.native.__init__(self, input_size, hidden_size, bias, device, dtype)
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
 
@@ -89,6 +103,8 @@ class GRUCell(_Cell):
     native = nn.GRUCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
+        if not foreign.is_ours(self):
+            return GRUCell.native.__init__(self, input_size, hidden_size, bias, device, dtype)
         super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
 
@@ -101,5 +117,8 @@ class RNNCell(_Cell):
     def __init__(
         self, input_size, hidden_size, bias=True, nonlinearity="tanh", device=None, dtype=None
     ):
+        if not foreign.is_ours(self):
+            rest = nonlinearity, device, dtype
+            return RNNCell.native.__init__(self, input_size, hidden_size, bias, *rest)
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity

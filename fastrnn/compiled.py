@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import linear, onnx_export, projection, traced
+from .altered import altered, misfit
 from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine, refuse
+from .flat_weights import in_a_graph
 from .functional import integers
 from .kernels.cell import CELLS
 from .lengths import without_padding
@@ -57,10 +59,23 @@ def sequences(module, input, hx, options, lengths, resets):
         return onnx_export.sequences(module, input, hx, options, lengths, resets)
     asked = lengths is not None or bool(asked_of(options, resets))
     odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
-    if odd or left_to_torch(asked, module._current_weights()[0].dtype, input.device.type):
+    if odd or altered(module, module.native, module._own_helper):
         return module._as_torch(input, hx, options, lengths, resets)
-    carry_out = partial(stack, module.mode, module._current_weights(), options)
-    return traced.sequences(module, input, hx, options, lengths, resets, carry_out)
+    weights = in_a_graph(module)
+    if _misfit(module, weights) or left_to_torch(asked, weights[0].dtype, input.device.type):
+        return module._as_torch(input, hx, options, lengths, resets)
+    carry_out = partial(stack, module.mode, weights, options)
+    return traced.sequences(module, weights, input, hx, options, lengths, resets, carry_out)
+
+
+def _misfit(module, weights):
+    """Whether the weights are not all there, or not what the attributes of the module say."""
+    if len(weights) < 2 or not all(isinstance(w, Tensor) for w in weights):
+        return True
+    rows, H = weights[0].shape[0], module.hidden_size
+    I, R = weights[0].shape[-1], weights[1].shape[-1]
+    right = rows == len(CELLS[module.mode].gates) * H
+    return not right or misfit(module, weights, I, H, R) is not None
 
 
 def function(mode, input, hx, weights, options, lengths, resets):

@@ -1,13 +1,11 @@
-"""From torch.nn to fastrnn and back: in a model, or for every model still to be built.
+"""From torch.nn to fastrnn and back, in a model.
 
 A conversion changes the class of the module object and nothing else: parameters, hooks, the
 training flag, references held by optimizers all stay what they are.
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -59,12 +57,12 @@ def _swap(model, kinds, report):
         label = name or "(the model)"
         kind = type(module)
         base = kind.__bases__[-1] if _is_made_for(module) else kind
+        parent = next((k for k in kind.__mro__ if k in REPLACED_BY or k in NATIVE_OF), None)
         if base in kinds:
             target = kinds[base]
             module.__class__ = target if kind is base else _twin(kind, target)
             say(f"fastrnn: {label}: {_title(base)} -> {_title(target)}")
-        elif isinstance(module, tuple(kinds)):
-            parent = next(k for k in kind.__mro__ if k in kinds)
+        elif parent in kinds:
             say(
                 f"fastrnn: {label}: left alone, {kind.__qualname__} is a subclass of "
                 f"{_title(parent)}; derive it from {_title(kinds[parent])} instead"
@@ -91,43 +89,3 @@ def _twin(kind, target):
 def _title(kind):
     package = "torch.nn" if kind in REPLACED_BY else "fastrnn"
     return f"{package}.{kind.__name__}"
-
-
-# Every place where torch keeps one of the names.
-_NAMESPACES = (torch.nn, torch.nn.modules, torch.nn.modules.rnn)
-
-
-def patch() -> None:
-    """Let torch.nn.LSTM, GRU, RNN and their cells be fastrnn's for code that says `torch.nn.X`.
-
-    `isinstance(m, torch.nn.LSTM)` then asks for fastrnn's class. Names that other code imported
-    before (`from torch.nn import LSTM`), and modules that exist already, stay as they are; such a
-    module is then no `torch.nn.LSTM`, and cannot be pickled until `unpatch`. Calling it twice is
-    calling it once.
-    """
-    _bind(REPLACED_BY.values())
-
-
-def unpatch() -> None:
-    """Undo `patch`."""
-    _bind(REPLACED_BY)
-
-
-@contextmanager
-def patched():
-    """`patch` for the length of a block; on leaving, the names are what they were on entering."""
-    before = torch.nn.LSTM
-    patch()
-    try:
-        yield
-    finally:
-        if before is modules.LSTM:
-            patch()
-        else:
-            unpatch()
-
-
-def _bind(kinds):
-    for kind in kinds:
-        for namespace in _NAMESPACES:
-            setattr(namespace, kind.__name__, kind)

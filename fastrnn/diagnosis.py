@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import reference
+from .altered import altered, misfit, own_helper
 from .call import by_torch
 from .describe import describe, weights_problem
+from .flat_weights import current, unchanged
+from .foreign import is_ours, native_of
 from .functional import prepared, run
 from .kernels.cell import CELLS
 from .modules import GRU, LSTM, RNN, _Recurrent
@@ -114,19 +117,30 @@ def _planned(module, input, hx, lengths, resets, one_hot):
     """(call, options, input, weights) as `functional.run` takes them, or the module's own error."""
     if not _is_recurrent(module):
         raise TypeError(_not_recurrent(module))
-    cell, weights = CELLS[module.mode], _Recurrent._current_weights(module)
+    with unchanged(module):
+        weights = current(module)
     options = _Recurrent._options(module, one_hot)._replace(dropout=0.0)
-    taken = prepared(input, weights, options, lengths, resets)
-    call = describe(cell, taken, hx, weights, options, lengths, resets)
+    taken, call = input, _altered(module)
+    if call is None:
+        taken = prepared(input, weights, options, lengths, resets)
+        call = describe(CELLS[module.mode], taken, hx, weights, options, lengths, resets)
     problem = call if type(call) is str else weights_problem(call, weights)
+    problem = problem or misfit(module, weights, call.I, call.H, call.proj_size or call.H)
     if problem:
         asked = {"lengths": lengths, "resets": resets, "one_hot": one_hot or None}
         asked = {name: value for name, value in asked.items() if value is not None}
-        if isinstance(module, _Recurrent) or not asked:
+        if is_ours(module) or not asked:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 module.forward(input, hx, **asked)
         raise ValueError(f"diagnose cannot take this call: {problem}")
     return call, options, taken, weights
+
+
+def _altered(module):
+    if is_ours(module):
+        return altered(module, module.native, module._own_helper)
+    native = native_of(module)
+    return altered(module, native, own_helper(type(module), native))
 
 
 def _is_recurrent(module):

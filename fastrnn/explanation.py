@@ -4,14 +4,16 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from .altered import altered
 from .call import PLANS, Choice
 from .cell_modules import ONE_STEP, _Cell
 from .chips import cooperative_plans, resident_plans
 from .conversion import REPLACED_BY
 from .cudnn import algorithms
 from .dispatch import require_torch_nn
+from .flat_weights import current, unchanged
+from .foreign import is_ours
 from .kernels.cooperative_plans import slab_of, traffic
-from .modules import _Recurrent
 from .obstacles import obstacles
 
 WAYS = ("forward", "back")
@@ -71,7 +73,7 @@ def explain(
         TypeError: `module` is not one of fastrnn's.
         RuntimeError: within `use_engine`, if that engine cannot serve the call.
     """
-    if not isinstance(module, _Recurrent | _Cell):
+    if not is_ours(module):
         raise TypeError(_not_ours(module))
     title = f"{type(module).__name__}({module.extra_repr()})"
     if isinstance(module, _Cell):
@@ -79,7 +81,10 @@ def explain(
         left = "" if planned == ONE_STEP else "left to torch.nn: "
     else:
         options = module._options(one_hot, return_cell_states, return_gates)
-        planned = module._planned(input, hx, options, lengths, resets)
+        with unchanged(module):
+            weights = current(module)
+        planned = altered(module, module.native, module._own_helper)
+        planned = planned or module._planned(weights, input, hx, options, lengths, resets)
         left = "left to torch.nn: "
     if isinstance(planned, str):
         require_torch_nn(planned)
@@ -148,7 +153,7 @@ def _not_ours(module):
     inside = [
         f"{name} ({type(m).__name__})"
         for name, m in (module.named_modules() if isinstance(module, nn.Module) else ())
-        if isinstance(m, _Recurrent | _Cell)
+        if is_ours(m)
     ]
     message = f"explain takes a fastrnn module, got {type(module).__name__}"
     if type(module) in REPLACED_BY:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import torchscript
+from . import flat_weights, foreign, torchscript
+from .altered import altered, misfit, own_helper
 from .at_once import at_once
 from .call import TORCH_NN
 from .describe import asked_of, describe, missing, mixed, weights_problem
@@ -27,6 +28,13 @@ class _Recurrent(nn.RNNBase):
 
     native: ClassVar[type[nn.RNNBase]]
     __prepare_scriptable__ = torchscript.refuse
+    _is_fastrnn = True
+    _own_helper = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        base = next((kind for kind in cls.__mro__[1:] if "native" in vars(kind)), None)
+        cls._own_helper = base and own_helper(cls, base)
 
     def forward(
         self,
@@ -39,21 +47,30 @@ class _Recurrent(nn.RNNBase):
         return_cell_states=False,
         return_gates=False,
     ):
-        options = self._options(one_hot, return_cell_states, return_gates)
+        if not getattr(self, "_is_fastrnn", False):
+            asked = {"lengths": lengths, "resets": resets, "one_hot": one_hot}
+            asked |= {"return_cell_states": return_cell_states, "return_gates": return_gates}
+            return foreign.forward(self, input, hx, **asked)
         if torch.jit.is_tracing():
+            options = self._options(one_hot, return_cell_states, return_gates)
             return self._as_torch(input, hx, options, lengths, resets)
         if torch.compiler.is_compiling():
             from . import compiled  # brings in much of torch that is of no use elsewhere
 
+            options = self._options(one_hot, return_cell_states, return_gates)
             return compiled.sequences(self, input, hx, options, lengths, resets)
-        if lengths is resets is None and not (one_hot or return_cell_states or return_gates):
-            results = at_once(self, input, hx)
-            if results is not None:
-                return results
-        planned = self._planned(input, hx, options, lengths, resets)
+        weights, reason = None, altered(self, self.native, self._own_helper)
+        if reason is None:
+            weights = flat_weights.current(self)
+            if lengths is resets is None and not (one_hot or return_cell_states or return_gates):
+                results = at_once(self, weights, input, hx)
+                if results is not None:
+                    return results
+        options = self._options(one_hot, return_cell_states, return_gates)
+        planned = reason or self._planned(weights, input, hx, options, lengths, resets)
         if type(planned) is str:
-            return self._left_to_torch(planned, input, hx, options, lengths, resets)
-        call, choice, input, weights = planned
+            return self._left_to_torch(planned, input, hx, options, lengths, resets, weights)
+        call, choice, input = planned
         return run(call, choice, input, hx, weights, options, lengths, resets)
 
     def step(self, input, hx=None, *, resets=None, one_hot=False):
@@ -95,16 +112,17 @@ class _Recurrent(nn.RNNBase):
             return_gates,
         )
 
-    def _planned(self, input, hx, options, lengths, resets):
-        """(call, choice, input, weights), or why (str) the call is left to torch.nn."""
-        cell, weights = CELLS[self.mode], self._current_weights()
+    def _planned(self, weights, input, hx, options, lengths, resets):
+        """(call, choice, input), or why (str) the call is left to torch.nn."""
+        cell = CELLS[self.mode]
         options.check(cell)
         input = prepared(input, weights, options, lengths, resets)
         call = describe(cell, input, hx, weights, options, lengths, resets)
         if type(call) is str:
             return call
-        if call.H != self.hidden_size:
-            return "the weights are not of hidden_size"
+        problem = misfit(self, weights, call.I, call.H, call.proj_size or call.H)
+        if problem:
+            return problem
         choice = choose(call)
         if choice.plan == "aten" and call.autocast and mixed(input, hx, weights):
             return choice.reason
@@ -113,45 +131,45 @@ class _Recurrent(nn.RNNBase):
             problem = missing(weights) if step else weights_problem(call, weights)
             if problem:
                 return problem
-        return call, choice, input, weights
+        return call, choice, input
 
-    def _left_to_torch(self, reason, input, hx, options, lengths, resets):
+    def _left_to_torch(self, reason, input, hx, options, lengths, resets, weights):
         if forced_engine() in TORCH_NN:
-            return self._as_torch(input, hx, options, lengths, resets)
+            return self._as_torch(input, hx, options, lengths, resets, weights)
         with torch.random.fork_rng(devices=[]):
             # For torch.nn's own error, if it has one.
-            self._as_torch(input, hx, options, lengths, resets)
+            self._as_torch(input, hx, options, lengths, resets, weights)
         require_torch_nn(reason)
 
-    def _current_weights(self):
-        """The flat list of weights, each looked up by its name.
+    def _weights_have_changed(self):
+        if not torch.compiler.is_compiling() and flat_weights.just_read(self):
+            return False
+        return super()._weights_have_changed()
 
-        Nothing is remembered from call to call: functional_call, parametrizations, pruning and
-        weight-drop all put other tensors under the names.
+    def _as_torch(self, input, hx, options, lengths, resets, weights=None):
+        """The forward of torch.nn's class: for the calls it alone serves, and for its errors.
+
+        weights: those that this call has read already, or None.
         """
-        parameters = self._parameters
-        names = self._flat_weights_names
-        try:
-            return [parameters[name] for name in names]
-        except KeyError:
-            return [getattr(self, name, None) for name in names]
-
-    def _as_torch(self, input, hx, options, lengths, resets):
-        """The forward of torch.nn's class: for the calls it alone serves, and for its errors."""
         if lengths is not None:
             check(lengths, input, options)
             if 0 not in input.shape[:2]:
                 input = without_padding(input, lengths, options)
+                rest = options, None, resets, weights
                 return by_packing(
-                    lambda packed, hx, _: self._as_torch(packed, hx, options, None, resets),
+                    lambda packed, hx, _: self._as_torch(packed, hx, *rest),
                     input, hx, lengths, options,
                 )  # fmt: skip
         if options.one_hot:
             data = integers(input)
             dense = nn.functional.one_hot(data.long(), self.input_size)
-            dense = dense.to(self._current_weights()[0].dtype)
+            first = weights[0] if weights else getattr(self, self._flat_weights_names[0])
+            dense = dense.to(first.dtype)
             input = input._replace(data=dense) if isinstance(input, PackedSequence) else dense
-        results = self.native.forward(self, input, hx)
+        if weights is None:
+            results = self.native.forward(self, input, hx)
+        else:
+            results = flat_weights.by_torch(self, weights, input, hx)
         if asked := asked_of(options, resets):
             raise ValueError(
                 f"{' and '.join(asked)}: torch.nn, which alone takes such an input, has none"
@@ -192,6 +210,8 @@ class LSTM(_Recurrent):
     permute_hidden = nn.LSTM.permute_hidden
 
     def __init__(self, *args, **kwargs):
+        if not foreign.is_ours(self):
+            return LSTM.native.__init__(self, *args, **kwargs)
         super().__init__("LSTM", *args, **kwargs)
 
 
@@ -206,6 +226,8 @@ class GRU(_Recurrent):
     native = nn.GRU
 
     def __init__(self, *args, **kwargs):
+        if not foreign.is_ours(self):
+            return GRU.native.__init__(self, *args, **kwargs)
         _refuse_projection(args, kwargs)
         super().__init__("GRU", *args, **kwargs)
 
@@ -220,6 +242,8 @@ class RNN(_Recurrent):
     native = nn.RNN
 
     def __init__(self, *args, **kwargs):
+        if not foreign.is_ours(self):
+            return RNN.native.__init__(self, *args, **kwargs)
         nonlinearity = args[3] if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
         args = args[:3] + args[4:]
         _refuse_projection(args, kwargs)

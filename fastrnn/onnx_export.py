@@ -17,7 +17,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from . import traced
+from .altered import altered
+from .cell_modules import mode_of
 from .describe import asked_of
+from .flat_weights import in_a_graph
 from .results import Results
 from .weights import Weights
 
@@ -39,7 +42,9 @@ def sequences(module, input, hx, options, lengths, resets):
         NotImplementedError: a PackedSequence, resets, or cell states and gates as results.
     """
     _refuse(input, asked_of(options, resets))
-    weights = module._current_weights()
+    if altered(module, module.native, module._own_helper):
+        return module._as_torch(input, hx, options, lengths, resets)
+    weights = in_a_graph(module)
 
     def stack(x, states, lengths, _):
         if options.one_hot:
@@ -48,16 +53,15 @@ def sequences(module, input, hx, options, lengths, resets):
         x, final = _stack(module.mode, x, states, lengths, weights, options)
         return Results(x, tuple(final))
 
-    return traced.sequences(module, input, hx, options, lengths, resets, stack)
+    return traced.sequences(module, weights, input, hx, options, lengths, resets, stack)
 
 
 def cell(module, input, hx):
     """The forward of a cell: a layer of one step, of a batch of one if there is none."""
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    if not _fits(module, input, states):
+    mode = mode_of(module)
+    if mode is None or not _fits(module, input, states):
         return module.native.forward(module, input, hx)  # torch.nn's own error
-    mode = module.native.__name__.removesuffix("Cell")
-    mode = mode if mode != "RNN" else f"RNN_{module.nonlinearity.upper()}"
     weights = Weights(module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh)
     _, final = _layer(mode, _lifted(input), tuple(map(_lifted, states)) or None, None, [weights])
     final = [s.squeeze(0) if input.dim() == 2 else s.view(-1) for s in final]

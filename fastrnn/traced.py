@@ -12,8 +12,11 @@ from .lengths import check_form
 from .resets import check_resets
 
 
-def sequences(module, input, hx, options, lengths, resets, stack):
-    """With a module's arguments and results, and the errors of torch.nn."""
+def sequences(module, weights, input, hx, options, lengths, resets, stack):
+    """With a module's arguments and results, and the errors of torch.nn.
+
+    weights: the module's, for this call.
+    """
     if options.one_hot:
         integers(input)
     dims, name = input.dim() + options.one_hot, module.native.__name__
@@ -23,7 +26,7 @@ def sequences(module, input, hx, options, lengths, resets, stack):
     single = dims == 2
     like = input.unsqueeze(0 if options.batch_first else 1) if single else input
     if options.one_hot:
-        like = module._current_weights()[0].new_empty(()).expand(*like.shape, module.input_size)
+        like = weights[0].new_empty(()).expand(*like.shape, module.input_size)
     module.check_input(like, None)
     if states is not None:
         if module.mode == "LSTM" and len(states) != 2:

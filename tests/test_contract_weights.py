@@ -108,9 +108,7 @@ def from_vector(module):
 
 
 def spectral_norm(module):
-    """In eval mode: in training, how often a module reads its weight changes the weight."""
-    parametrizations.spectral_norm(module, "weight_ih_l1", n_power_iterations=9)
-    module.eval()
+    parametrizations.spectral_norm(module, "weight_ih_l1")
 
 
 CHANGES = {

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import fastrnn
+from fastrnn.flat_weights import current
 from tests.contract import (
     GRU,
     LSTM,
@@ -132,7 +133,7 @@ def what_forward_sees(device, folder):
         model = sharded(model_of(GRU, DEVICE), reshard_after_forward=reshard)
 
         def kinds(rnn=model.rnn):
-            return {type(p) for p in rnn._current_weights()}
+            return {type(p) for p in current(rnn)}
 
         seen = []
         model.rnn.register_forward_pre_hook(lambda rnn, args: seen.append(kinds()))  # noqa: B023
