@@ -64,7 +64,9 @@ setup(
             "torchinfo",
             "torchopt",
             "torchrl",
-            "transformers",
+            # flair takes these only, and without the bounds pip tries one version after another.
+            "huggingface_hub<1",
+            "transformers>=4.57,<5",
         ],
         "dev": ["ruff", "build"],
     },

@@ -64,6 +64,8 @@ def restored(model: nn.Module, report: Callable[[str], None] | None = print):
 
     On leaving, by an exception too, the modules that were restored are fastrnn's again. What the
     block has put in their place, and copies of them, stay torch.nn's.
+    The arguments that torch.nn lacks, such as `lengths`, are not there within the block. The change
+    is one for all threads.
 
     Args:
         report: called with one line for each module that is left alone; None for silence.
