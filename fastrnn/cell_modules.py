@@ -13,6 +13,7 @@ from .describe import PLAIN, describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
 from .kernels.cell import CELLS
+from .leaf import Leaf
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
 
@@ -77,6 +78,7 @@ class _Cell(nn.RNNCellBase):
 class LSTMCell(_Cell):
     """Drop-in replacement of torch.nn.LSTMCell: input (B, I), (h, c) each (B, H) -> (h', c')."""
 
+    __module__ = Leaf(__name__)
     native = nn.LSTMCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
@@ -86,6 +88,7 @@ class LSTMCell(_Cell):
 class GRUCell(_Cell):
     """Drop-in replacement of torch.nn.GRUCell: input (B, I), h (B, H) -> h'."""
 
+    __module__ = Leaf(__name__)
     native = nn.GRUCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
@@ -95,6 +98,7 @@ class GRUCell(_Cell):
 class RNNCell(_Cell):
     """Drop-in replacement of torch.nn.RNNCell: input (B, I), h (B, H) -> h'."""
 
+    __module__ = Leaf(__name__)
     native = nn.RNNCell
     __constants__ = nn.RNNCell.__constants__
 

@@ -19,6 +19,7 @@ from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, integers, prepared, run
 from .kernels.cell import CELLS
+from .leaf import Leaf
 from .lengths import by_packing, check, without_padding
 
 
@@ -186,6 +187,7 @@ class LSTM(_Recurrent):
             GPU a device-side assertion).
     """
 
+    __module__ = Leaf(__name__)
     native = nn.LSTM
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
     check_forward_args = nn.LSTM.check_forward_args
@@ -203,6 +205,7 @@ class GRU(_Recurrent):
     LSTM's does.
     """
 
+    __module__ = Leaf(__name__)
     native = nn.GRU
 
     def __init__(self, *args, **kwargs):
@@ -217,6 +220,7 @@ class RNN(_Recurrent):
     `lengths`, `resets` and `one_hot`, as LSTM's does.
     """
 
+    __module__ = Leaf(__name__)
     native = nn.RNN
 
     def __init__(self, *args, **kwargs):
