@@ -21,6 +21,7 @@ from benchmarks.rates import constants
 from benchmarks.results import Results, ResultsError
 from benchmarks.row import AUTO, ERROR, FAILED, NATIVE
 from benchmarks.run import rows, run
+from benchmarks.standing import duels
 from benchmarks.warm import compile_all, compilers
 
 INTERRUPTED = 130
@@ -66,12 +67,15 @@ def measure(argv: list[str]) -> int:
     if not selected:
         parser.error("nothing to measure: of torch.nn's cells, the LSTM alone has projections")
     todo = [row for row in selected if row.key not in results.rows]
+    if todo:
+        results.begin()
     results.save()  # now, not after the first row, is the time to learn that it can't be written
 
     out = report.console()
     out.print(machine.line(environment), style="dim")
     if len(todo) < len(selected):
-        out.print(f"{len(selected) - len(todo)} of {len(selected)} rows are in {path} already.")
+        done = len(selected) - len(todo)
+        out.print(f"{done} of {len(selected)} rows are in {path} already.", soft_wrap=True)
     budget = BUDGET[device] if options.time_budget is None else options.time_budget
     stopped = None
     with report.Live(out, todo) as live:
@@ -93,8 +97,8 @@ def measure(argv: list[str]) -> int:
 
     records = [results.rows[row.key] for row in selected if row.key in results.rows]
     if records:
-        report.show(out, records, environment, results.constants)
-        out.print(f"Results: {path}")
+        report.show(out, records, results)
+        out.print(f"Results: {path}", soft_wrap=True)  # a path is copied in one piece
     if stopped:
         out.print(
             f"{stopped}: {len(left)} of {len(selected)} rows left; --resume goes on from here."
@@ -127,7 +131,7 @@ def show(argv: list[str]) -> int:
         raise ResultsError(f"cannot show {results.path}: nothing has been measured yet")
     out = report.console()
     out.print(machine.line(results.environment), style="dim")
-    report.show(out, list(results.rows.values()), results.environment, results.constants)
+    report.show(out, list(results.rows.values()), results)
     return 0
 
 
@@ -142,7 +146,7 @@ def draw(argv: list[str]) -> int:
     results = Results.load(options.results)
     if not results.rows:
         raise ResultsError(f"cannot draw {options.results}: nothing has been measured yet")
-    if not summary.duels(results.rows.values()):
+    if not duels(results.rows.values()):
         raise ResultsError(f"cannot draw {options.results}: it has no ratios")
     # matplotlib takes a second to import, and a run needs none of it.
     from benchmarks.plot import plot
