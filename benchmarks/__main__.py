@@ -4,16 +4,18 @@
 """
 
 import argparse
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from benchmarks import machine, report, summary
+from benchmarks import machine, picture, report, summary
 from benchmarks.cases import CASES, DEFAULT_SUITE, suite
 from benchmarks.options import BUDGET, Parser, run_parser
 from benchmarks.problem import DEFAULT_DTYPES, DTYPES
@@ -98,7 +100,8 @@ def measure(argv: list[str]) -> int:
     records = [results.rows[row.key] for row in selected if row.key in results.rows]
     if records:
         report.show(out, records, results)
-        out.print(f"Results: {path}", soft_wrap=True)  # a path is copied in one piece
+        for line in ends(results, interrupted=stopped == "Interrupted"):
+            out.print(line, soft_wrap=True)  # a path is copied in one piece
     if stopped:
         out.print(
             f"{stopped}: {len(left)} of {len(selected)} rows left; --resume goes on from here."
@@ -108,6 +111,24 @@ def measure(argv: list[str]) -> int:
     if stopped == "Interrupted":
         return INTERRUPTED
     return 1 if any(record["status"] in (FAILED, ERROR) for record in records) else 0
+
+
+def ends(results: Results, interrupted: bool) -> Iterator[str]:
+    """Where the results are, and their picture. Who interrupts a run is not kept waiting for that:
+    it takes seconds, and may be had later."""
+    yield f"Results: {results.path}"
+    if not duels(results.rows.values()):
+        return
+    if not interrupted:
+        output = picture.beside(results.path)
+        try:
+            picture.draw(results, output)
+            yield f"Picture: {output}"
+            return
+        except (ResultsError, KeyboardInterrupt) as error:
+            if str(error):
+                yield str(error)
+    yield f"To draw them: python -m benchmarks plot {shlex.quote(str(results.path))}"
 
 
 def chosen_device(parser: Parser, options: argparse.Namespace) -> str:
@@ -139,19 +160,26 @@ def draw(argv: list[str]) -> int:
     parser = Parser(prog="python -m benchmarks plot", description="Draw a results file.")
     parser.add_argument("results", type=Path, help="what `python -m benchmarks` wrote")
     parser.add_argument("-o", "--output", type=Path, help=".png or .svg (default: beside it, .png)")
+    parser.add_argument(
+        "--case", nargs="+", metavar="NAME", help="these cases alone, for a short picture"
+    )
     options = parser.parse_args(argv)
-    output = options.output or options.results.with_suffix(".png")
+    output = options.output or picture.beside(options.results)
     if output.suffix not in (".png", ".svg"):
         parser.error(f"argument -o: {output} has to end in .png or .svg")
     results = Results.load(options.results)
     if not results.rows:
         raise ResultsError(f"cannot draw {options.results}: nothing has been measured yet")
+    if options.case:
+        names = dict.fromkeys(record["case"] for record in results.rows.values())
+        for name in options.case:
+            if name not in names:
+                valid = ", ".join(names)
+                parser.error(f"argument --case: no {name!r} in the file (choose from {valid})")
+        results.rows = {k: r for k, r in results.rows.items() if r["case"] in options.case}
     if not duels(results.rows.values()):
         raise ResultsError(f"cannot draw {options.results}: it has no ratios")
-    # matplotlib takes a second to import, and a run needs none of it.
-    from benchmarks.plot import plot
-
-    plot(results, output)
+    picture.draw(results, output)
     print(output)
     return 0
 

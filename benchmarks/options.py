@@ -24,8 +24,8 @@ def run_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks",
         description="Time fastrnn against torch.nn, in turns, after a check of its exactness.",
-        epilog="`python -m benchmarks plot RESULTS.json` draws what was measured, "
-        "`python -m benchmarks show RESULTS.json` prints it again.",
+        epilog="A run draws its results at the end. `python -m benchmarks plot RESULTS.json` draws "
+        "them again, all or some, `python -m benchmarks show RESULTS.json` prints them again.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--suite", choices=SUITES, help="which cases (default: quick; on CUDA gpu)")

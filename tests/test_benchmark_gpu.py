@@ -100,7 +100,7 @@ def test_a_run_on_a_gpu(tmp_path, capsys, monkeypatch, pretended_gpu):
 
     assert main(["show", str(output)]) == 0
     shown = capsys.readouterr().out
-    ends = f"Results: {output}\n"
+    ends = f"Results: {output}\nPicture: {output.with_suffix('.png')}\n"
     assert shown.partition("µs/step")[2] == printed.replace(ends, "").partition("µs/step")[2]
     assert "µs/step" in shown
 
