@@ -13,7 +13,7 @@ from benchmarks import busy, machine
 from benchmarks.cases import ALL_CELLS, FORWARD, TRAINING
 from benchmarks.results import Results
 from benchmarks.row import OK
-from benchmarks.standing import SAME, duels, same_operator
+from benchmarks.standing import SAME, compared, duels, same_operator
 from benchmarks.summary import LABELS
 
 # Okabe's and Ito's colours, which colour-blind readers tell apart.
@@ -21,7 +21,7 @@ COLOURS = {"LSTM": "#0072B2", "GRU": "#D55E00", "RNN": "#009E73"}
 INK, FAINT, LOSS, GREY = "#222222", "#777777", "#F7EDEA", "#A8A8A8"
 # Inches. A README shows a picture about 880 pixels wide, where of 9 inches 7 points stay legible.
 WIDTH, LINE, ABOVE, BELOW, LEFT, RIGHT = 9.0, 0.15, 0.85, 0.75, 2.05, 0.15
-COARSE = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+COARSE = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 FINE = tuple(sorted({*COARSE, 0.3, 0.7, 1.5, 3, 7, 15, 30, 70}))
 # A disc fits into a ring: both are seen where they meet.
 RING = {"markersize": 6.5, "markeredgewidth": 1, "markerfacecolor": "white", "zorder": 5}
@@ -87,10 +87,10 @@ def _layout(records: list[dict]) -> Layout:
 def _limits(records: list[dict]) -> tuple[float, float]:
     """Both ends of the scale, with 1 well inside.
 
-    No bar draws them further out than twice what the medians ask for: those of a busy machine,
-    which may span hundreds, would leave no room for anything else.
+    No bar draws them further out than twice what the medians ask for, and no row of the same
+    operator at all: on a busy machine these reach to a hundredth, and leave no room for the others.
     """
-    ratios = [record["ratio"] for record in duels(records)]
+    ratios = [record["ratio"] for record in compared(records) or duels(records)]
     low, high = (pick(r["median"] for r in ratios) for pick in (min, max))
     low = min(0.8, max(low / 2, min(r["p20"] for r in ratios)))
     high = max(1.6, min(high * 2, max(r["p80"] for r in ratios)))

@@ -142,10 +142,13 @@ def test_rows_of_the_same_operator_are_grey(drawn):
 
 
 def test_bars_of_a_busy_machine_leave_room_for_the_dots(drawn):
-    figure = drawn(invented(ROW, ratio=(0.01, 1.0, 500.0)), invented(ROW, ratio=(2.9, 3.0, 3.1)))
+    alike = invented(ROW, plan="aten", ratio=(0.001, 0.01, 0.1))
+    wide, steady = (invented(ROW, ratio=ratio) for ratio in ((0.01, 1.0, 500.0), (2.9, 3.0, 3.1)))
+    figure = drawn(steady, wide, *[alike, steady] * 10)
     low, high = figure.axes[0].get_xlim()
     assert 0.3 < low < 0.5
     assert 3.1 < high < 10
-    assert not any("These times are not steady" in text for text in words(figure))
-    figure = drawn(*[invented(ROW, ratio=(0.01, 1.0, 500.0))] * 2)
+    assert not any("These times are not steady" in text for text in words(drawn(steady, wide)))
+    assert drawn(alike).axes[0].get_xlim()[0] < 0.01
+    figure = drawn(wide, wide)
     assert any("These times are not steady: in 2 of 2 rows" in text for text in words(figure))

@@ -31,6 +31,8 @@ def test_a_row_tells_everything(row):
         assert record[side]["error"] < 1e-5
     assert record["fastrnn"]["engine"]
     assert record["fastrnn"]["plan"]
+    assert record["device"] == "cpu"
+    assert record["waited"] is None or 0 <= record["waited"] <= 1
 
 
 def test_the_slower_side_is_told_from_the_faster():
