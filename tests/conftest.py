@@ -126,3 +126,32 @@ def quick(monkeypatch):
 @pytest.fixture
 def kernels(poisoned, ieee, quick):
     """What most tests of the kernels ask for."""
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    """Of the benchmark's clock. And one thread: two that wait for each other crawl on a busy
+    machine."""
+    from benchmarks import clock
+
+    monkeypatch.setitem(clock.PACES, "cpu", clock.Pace(0.002, 15.0, 1.0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Rows of the benchmark that need no measuring; returns those that were asked for."""
+    from benchmarks import run
+    from tests.benchmarking import invented
+
+    asked = []
+
+    def measured(row, rounds):
+        asked.append(row.key)
+        return invented(row)
+
+    monkeypatch.setattr(run, "measure", measured)
+    return asked
