@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 from fastrnn.kernels import cooperative, resident, step
 from fastrnn.kernels.cell import CELLS
 from fastrnn.kernels.cooperative_plans import slab_of
-from fastrnn.kernels.device import constants, of_products, on_device
+from fastrnn.kernels.device import OPTIONS, constants, of_products, on_device
 
 # What a tensor may hold of them where a kernel's own dtype does not say.
 INTEGERS = {
@@ -62,7 +62,7 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
             signature[name] = "i32"
     target = arch if isinstance(arch, GPUTarget) else GPUTarget("cuda", arch, 32)
     source = ASTSource(kernel, signature, values, attributes)
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options={**OPTIONS, **options})
 
 
 def resident_kernel(row, H, rows, dtype, arch, given=()):
@@ -90,7 +90,7 @@ def step_kernel(cell, way, H, rows, dtype, arch, given=()):
     launched = {}
     kernel = {(1, 1, -(-H // 128)): launched.update}  # by the grid for one sequence
     step._launch(kernel, 1, 1, H)
-    options = {"num_warps": launched.pop("num_warps")}
+    options = {name: launched.pop(name) for name in ("num_warps", *OPTIONS)}
     return _of_cell(step, cell, way, launched, dtype, arch, rows, options, given)
 
 
@@ -129,8 +129,6 @@ def in_compiler(function, *arguments, cache=None):
     cache: a folder in place of Triton's own.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    # Of Triton 3.9: the default until 3.10, where it warns.
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     if cache is not None:
         environment["TRITON_CACHE_DIR"] = str(cache)

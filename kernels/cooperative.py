@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .barrier import arrive, sign_in, spoiled, wait
 from .cooperative_plans import slab_of
-from .device import constants, of_products, on_device, pair
+from .device import OPTIONS, bound, constants, of_products, on_device, pair
 from .slab import keep_slab, load_columns, products
 from .tiles import (
     add_gradients,
@@ -156,10 +156,11 @@ def forward_kernel(
     bias = ()
     for g in tl.static_range(GATES):
         bias += (load_bias(b_ptr, d * GATES + g, units, H),)
-    for chunk in range(group, tl.cdiv(B, TILES * BLOCK_B), groups):
+    chunks = tl.cdiv(B, TILES * BLOCK_B)
+    for chunk in range(bound(group), bound(chunks), bound(groups)):
         tiles, steps = _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B, TILES)
         state = _load_states(before_ptrs, units, tiles, B, STATES, H, TILES)
-        for step in range(begin, tl.minimum(end, steps)):
+        for step in range(bound(begin), bound(tl.minimum(end, steps))):
             t = time_of(step, steps, d == 1)
             new = ()
             for j in tl.static_range(TILES):
@@ -282,17 +283,20 @@ def backward_kernel(
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
     kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, PARTS, KEPT)
-    for chunk in range(group, tl.cdiv(B, TILES * BLOCK_B), groups):
+    chunks = tl.cdiv(B, TILES * BLOCK_B)
+    for chunk in range(bound(group), bound(chunks), bound(groups)):
         tiles, steps = _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B, TILES)
         dstate = _load_states(dafter_ptrs, units, tiles, B, STATES, H, TILES)
         # A step begins with the product of the one before it on the way; the last is only that.
-        for step in range(begin, tl.minimum(end, steps + 1)):
+        for step in range(bound(begin), bound(tl.minimum(end, steps + 1))):
             t = time_of(step, steps, d == 0)
             t_product = time_of(tl.maximum(step - 1, 0), steps, d == 0)
             new = ()
             for j in tl.static_range(TILES):
                 b, lengths = tiles[j]
-                active = (t < lengths) & (step < steps)
+                # At time T no sequence is active. (A tile & a condition on `step` would be integers
+                # in Triton's interpreter, which takes only bools as a mask since 3.9.)
+                active = tl.where(step < steps, t, T) < lengths
                 rows = rows_at(t, b, B, offsets_ptr)
                 out = rows * D + d
                 rows += tl.cast(d, tl.int64) * N
@@ -300,7 +304,7 @@ def backward_kernel(
                 saved = load_slots(saved_ptr, rows, active, 0, SAVED, SLOTS, units, H)
                 after = load_state(state_ptrs, units, out, active, STATES, H)
                 has_before = t < lengths
-                has_source = (t_product < lengths) & (step > 0)
+                has_source = tl.where(step > 0, t_product, T) < lengths
                 if fresh_ptr is not None:
                     fresh = load_fresh(fresh_ptr, t, T, b, B, active)
                     has_before &= fresh == 0
@@ -410,5 +414,5 @@ def _launch(kernel, plan, slab, H, D, rows, steps, waiting, *arguments, **consta
     kernel[plan.slices(H) * chunks, D](
         *arguments, rows.lengths, rows.offsets, rows.fresh, counters, vain, rows.T, rows.B, rows.N,
         *steps, *patience, **constants, H=H, **plan.constants(slab), num_warps=plan.warps,
-        num_stages=1, **together,
+        num_stages=1, **together, **OPTIONS,
     )  # fmt: skip

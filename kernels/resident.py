@@ -8,7 +8,7 @@ but the program's own threads. What lies in padding, beyond a sequence's length,
 import triton
 import triton.language as tl
 
-from .device import constants, of_products, on_device, operand, pair
+from .device import OPTIONS, bound, constants, of_products, on_device, operand, pair
 from .matrix import add_product, keep_weights
 from .tiles import (
     add_gradients,
@@ -88,7 +88,7 @@ def forward_kernel(
         x += (load_slots(x_ptr, mine + rows, t < lengths, FIRST, GATES, SLOTS, units, H),)
     if fresh_ptr is not None:
         fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
-    for step in range(steps):
+    for step in range(bound(steps)):
         # The next step's gates are on their way while this step is worked out.
         t_next = time_of(step + 1, steps, d == 1)
         rows_next = rows_at(t_next, b, B, offsets_ptr)
@@ -246,7 +246,7 @@ def backward_kernel(
     )  # fmt: skip
     if fresh_ptr is not None:
         fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
-    for step in range(steps):
+    for step in range(bound(steps)):
         t_next = time_of(step + 1, steps, d == 0)
         loaded_next = _load_step(
             t_next, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dstate_ptrs, initial_ptrs,
@@ -320,7 +320,7 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1,
+        **plan.constants(), num_warps=plan.warps, num_stages=1, **OPTIONS,
     )  # fmt: skip
 
 
@@ -338,5 +338,5 @@ def backward(
         *pair(dinitial),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1,
+        **plan.constants(), num_warps=plan.warps, num_stages=1, **OPTIONS,
     )  # fmt: skip
