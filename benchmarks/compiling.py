@@ -68,7 +68,8 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
 def resident_kernel(row, H, rows, dtype, arch, given=()):
     """A kernel of `resident.py` as a row of `plans.csv` cuts it; with what is `given` of RARE."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
-    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants()}
+    products = of_products(row.precision, row.block_b)
+    arguments = {"H": H, **products, **row.plan.constants()}
     options = {"num_warps": row.warps, "num_stages": 1}
     return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options, given)
 
@@ -77,7 +78,8 @@ def cooperative_kernel(row, H, rows, dtype, arch, together=True, given=()):
     """A kernel of `cooperative.py` as a row of `cooperative.csv` cuts it, for all steps or one."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
     slab = slab_of(cell, row.way, H)
-    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants(slab)}
+    products = of_products(row.precision, row.block_b)
+    arguments = {"H": H, **products, **row.plan.constants(slab)}
     options = {"num_warps": row.warps, "num_stages": 1, "launch_cooperative_grid": together}
     absent = () if together else ("counters_ptr", "vain_ptr")
     return _of_cell(

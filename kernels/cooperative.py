@@ -124,6 +124,7 @@ def forward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -152,7 +153,7 @@ def forward_kernel(
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
-    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, PARTS, KEPT)
+    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, PARTS, BATCHED, KEPT)
     bias = ()
     for g in tl.static_range(GATES):
         bias += (load_bias(b_ptr, d * GATES + g, units, H),)
@@ -194,7 +195,7 @@ def forward_kernel(
                 h = load_columns(source, has_source, dtype, PRECISION, H, BLOCK_K, COLUMNS, PARTS)
                 product = products(
                     kept, w_ptr, h, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, COLUMNS, PARTS,
-                    KEPT, BLOCK_B, PRECISION,
+                    BATCHED, KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 h_gates = ()
                 for g in tl.static_range(GATES):
@@ -253,6 +254,7 @@ def backward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -282,7 +284,7 @@ def backward_kernel(
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
-    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, PARTS, KEPT)
+    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, PARTS, BATCHED, KEPT)
     chunks = tl.cdiv(B, TILES * BLOCK_B)
     for chunk in range(bound(group), bound(chunks), bound(groups)):
         tiles, steps = _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B, TILES)
@@ -326,7 +328,7 @@ def backward_kernel(
                 )  # fmt: skip
                 product = products(
                     kept, w_ptr, dgates, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, COLUMNS,
-                    PARTS, KEPT, BLOCK_B, PRECISION,
+                    PARTS, BATCHED, KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 # What comes after a wait in vain is no number.
                 dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, float("nan"), 0.0),)
@@ -381,7 +383,7 @@ def forward(
     _launch(
         forward_kernel, plan, slab_of(cell, "forward", H), H, D, rows, steps, waiting,
         x, saved, w, b, h_0, *pair(before), *pair(states), *pair(after),
-        FORWARD=on_device(cell.forward), **constants(cell), PRECISION=of_products(precision),
+        FORWARD=on_device(cell.forward), **constants(cell), **of_products(precision, plan.block_b),
     )  # fmt: skip
 
 
@@ -402,7 +404,8 @@ def backward(
         backward_kernel, plan, slab_of(cell, "backward", H), H, D, rows, steps, waiting,
         saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dafter),
         *pair(dbefore),
-        BACKWARD=on_device(cell.backward), **constants(cell), PRECISION=of_products(precision),
+        BACKWARD=on_device(cell.backward), **constants(cell),
+        **of_products(precision, plan.block_b),
     )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def forward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TILES: tl.constexpr,
@@ -74,7 +75,7 @@ def forward_kernel(
     final_ptrs = (h_n_ptr, c_n_ptr)
 
     w_ptr += d * GATES * H * H
-    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, False)
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, False, BATCHED)
     state = ()
     for i in tl.static_range(TILES):
         units = units_of(i, BLOCK_H)
@@ -121,7 +122,7 @@ def forward_kernel(
                 bias = load_bias(b_ptr, d * GATES + g, units, H)
                 sum = tl.zeros([BLOCK_H, BLOCK_B], tl.float32) + bias
                 sum = add_product(
-                    sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, PRECISION
+                    sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, BATCHED, PRECISION
                 )
                 h_gates += (sum,)
             after, saved = FORWARD(x[i], h_gates, before[i])
@@ -209,6 +210,7 @@ def backward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TILES: tl.constexpr,
@@ -229,7 +231,7 @@ def backward_kernel(
     dinitial_ptrs = (dh_0_ptr, dc_0_ptr)
 
     w_ptr += d * GATES * H * H
-    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, True)
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, True, BATCHED)
     t_last = tl.where(d == 0, tl.maximum(lengths - 1, 0), 0)
     rows_last = rows_at(t_last, b, B, offsets_ptr) * tl.num_programs(1) + d
     after = ()
@@ -286,8 +288,9 @@ def backward_kernel(
                 for k in tl.static_range(TILES):
                     dgate += (dgates[k][g],)
                 sum = add_product(
-                    sum, kept, w_ptr, dgate, g, i, TILES, KEPT, H, BLOCK_H, True, PRECISION
-                )
+                    sum, kept, w_ptr, dgate, g, i, TILES, KEPT, H, BLOCK_H, True, BATCHED,
+                    PRECISION,
+                )  # fmt: skip
             dparts = (sum + dbefore[i][0],)
             for s in tl.static_range(1, STATES):
                 dparts += (dbefore[i][s],)
@@ -319,8 +322,9 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
     forward_kernel[triton.cdiv(rows.B, plan.block_b), D](
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
-        FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1, **OPTIONS,
+        FORWARD=on_device(cell.forward), **constants(cell), H=H,
+        **of_products(precision, plan.block_b), **plan.constants(), num_warps=plan.warps,
+        num_stages=1, **OPTIONS,
     )  # fmt: skip
 
 
@@ -337,6 +341,7 @@ def backward(
         saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dfinal),
         *pair(dinitial),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
-        BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1, **OPTIONS,
+        BACKWARD=on_device(cell.backward), **constants(cell), H=H,
+        **of_products(precision, plan.block_b), **plan.constants(), num_warps=plan.warps,
+        num_stages=1, **OPTIONS,
     )  # fmt: skip
