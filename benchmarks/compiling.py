@@ -68,7 +68,7 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
 def resident_kernel(row, H, rows, dtype, arch, given=()):
     """A kernel of `resident.py` as a row of `plans.csv` cuts it; with what is `given` of RARE."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
-    products = of_products(row.precision, row.block_b)
+    products = of_products(row.precision, row.plan)
     arguments = {"H": H, **products, **row.plan.constants()}
     options = {"num_warps": row.warps, "num_stages": 1}
     return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options, given)
@@ -78,7 +78,7 @@ def cooperative_kernel(row, H, rows, dtype, arch, together=True, given=()):
     """A kernel of `cooperative.py` as a row of `cooperative.csv` cuts it, for all steps or one."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
     slab = slab_of(cell, row.way, H)
-    products = of_products(row.precision, row.block_b)
+    products = of_products(row.precision, row.plan)
     arguments = {"H": H, **products, **row.plan.constants(slab)}
     options = {"num_warps": row.warps, "num_stages": 1, "launch_cooperative_grid": together}
     absent = () if together else ("counters_ptr", "vain_ptr")

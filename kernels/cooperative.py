@@ -383,7 +383,7 @@ def forward(
     _launch(
         forward_kernel, plan, slab_of(cell, "forward", H), H, D, rows, steps, waiting,
         x, saved, w, b, h_0, *pair(before), *pair(states), *pair(after),
-        FORWARD=on_device(cell.forward), **constants(cell), **of_products(precision, plan.block_b),
+        FORWARD=on_device(cell.forward), **constants(cell), **of_products(precision, plan),
     )  # fmt: skip
 
 
@@ -405,7 +405,7 @@ def backward(
         saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dafter),
         *pair(dbefore),
         BACKWARD=on_device(cell.backward), **constants(cell),
-        **of_products(precision, plan.block_b),
+        **of_products(precision, plan),
     )  # fmt: skip
 
 

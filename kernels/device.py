@@ -118,14 +118,14 @@ def pair(states):
 # For a plain product by fewer than 16 columns Triton 3.9 takes Blackwell's tcgen05, and spills what
 # it loads of W_hh; for a batched product it takes mma.sync, and spills nothing. Older versions are
 # the ones to spill for a batch of one matrix.
-_BATCHES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+BATCHES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
 
 
-def of_products(precision, block_b):
+def of_products(precision, plan):
     """What a kernel is told of its products with W_hh: tl.dot's precision, and whether W_hh's tiles
     are batches of one matrix."""
     return {
         # Of operands in 16 bits every product is exact.
         "PRECISION": "ieee" if precision == "half" else precision,
-        "BATCHED": _BATCHES and block_b < 16 and precision != "ieee",
+        "BATCHED": BATCHES and plan.tcgen05 and plan.block_b < 16 and precision != "ieee",
     }

@@ -323,7 +323,7 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         FORWARD=on_device(cell.forward), **constants(cell), H=H,
-        **of_products(precision, plan.block_b), **plan.constants(), num_warps=plan.warps,
+        **of_products(precision, plan), **plan.constants(), num_warps=plan.warps,
         num_stages=1, **OPTIONS,
     )  # fmt: skip
 
@@ -342,6 +342,6 @@ def backward(
         *pair(dinitial),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
         BACKWARD=on_device(cell.backward), **constants(cell), H=H,
-        **of_products(precision, plan.block_b), **plan.constants(), num_warps=plan.warps,
+        **of_products(precision, plan), **plan.constants(), num_warps=plan.warps,
         num_stages=1, **OPTIONS,
     )  # fmt: skip

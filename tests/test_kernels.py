@@ -141,6 +141,20 @@ def test_every_cooperative_plan(cell, plan, mode, device):
 
 
 @every_cell
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(8, 16, 2, 5, 4, tcgen05=True), CooperativePlan(8, 1, 16, 16, 1, 1, 4, tcgen05=True)],
+    ids=ENGINES[1:],
+)
+def test_products_of_batches_of_one_matrix(cell, plan, device, monkeypatch):
+    """As from Triton 3.9 on, for Blackwell."""
+    monkeypatch.setattr(tile_functions, "BATCHES", True)
+    layer = replace(layer_for(cell, "dense", plan, 3, [3] * 5, device), precision="tf32x3")
+    assert tile_functions.of_products(layer.precision, plan)["BATCHED"]
+    assert_layer_is_right(layer, move(tensors_for(layer, 2, 20, 1), device))
+
+
+@every_cell
 @pytest.mark.parametrize("plan", [None, PLANS["two tiles, some kept"], SMALL], ids=ENGINES)
 @pytest.mark.parametrize("mode", ["dense", "packed", "padded"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
