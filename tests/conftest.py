@@ -81,9 +81,13 @@ def poisoned(monkeypatch):
 
 
 @pytest.fixture
-def ieee(monkeypatch):
+def ieee():
     """Products of float32 in float32: torch.nn's on a GPU, and so the kernels'."""
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    # Not by monkeypatch: it would delete what torch 2.9 has no attribute for, but a `__getattr__`.
+    rnn = torch.backends.cudnn.rnn
+    before, rnn.fp32_precision = rnn.fp32_precision, "ieee"
+    yield
+    rnn.fp32_precision = before
 
 
 @pytest.fixture
