@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import threading
 
 import pytest
@@ -335,9 +336,14 @@ def test_an_explanation_has_all_fields_and_a_text(case):
     assert f"plan {found.plan}: {PLANS[found.name]}" in text
     assert text.splitlines()[0] == found.call
     assert found.call.startswith(f"{type(model).__name__}({model.extra_repr()})")
+    assert repr(found) == text
+    assert found.error is None
+    assert "error" not in text
     assert found.name not in found.against
+    lines = [line for line in text.splitlines() if line.startswith("  else    ")]
+    assert len(lines) == len({tuple(reasons) for reasons in found.against.values()})
     for name, reasons in found.against.items():
-        line = next(line for line in text.splitlines() if line.startswith(f"  else    {name} "))
+        (line,) = (line for line in lines if re.search(rf"[ ,]{re.escape(name)}[ ,]", line))
         assert all(reason in line for reason in reasons)
         assert ("cannot serve" in line) == bool(reasons)
     with pytest.raises(AttributeError):
