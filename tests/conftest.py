@@ -16,6 +16,9 @@ if not GPU:
 # The tensors here are tiny: a second thread only waits.
 torch.set_num_threads(1)
 
+# What is said once for a process would make a test depend on those before it.
+torch.set_warn_always(True)
+
 
 def pytest_collection_modifyitems(items):
     """What compiles for minutes goes first, so that no worker is left alone with it in the end."""

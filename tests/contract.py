@@ -17,11 +17,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastrnn
 
-with warnings.catch_warnings():
-    # Native says once per process that oneDNN takes no projections. Let it, before any test.
-    warnings.simplefilter("ignore")
-    nn.LSTM(1, 2, proj_size=1)(torch.zeros(1, 1, 1))
-
 
 class Kind(NamedTuple):
     """A class that torch.nn and fastrnn share, with the options that make it this kind."""
@@ -255,6 +250,8 @@ def outcome(call: Callable[[], Any]) -> Outcome:
     value = error = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # Of torch's own, at the first dual number of a process.
+        warnings.filterwarnings("ignore", ".torch.jit.script. is", DeprecationWarning)
         try:
             value = call()
         except Exception as raised:

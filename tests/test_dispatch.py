@@ -368,7 +368,6 @@ def ran(monkeypatch):
 
 
 @every_case
-@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_the_module_does_what_was_explained(case, ran):
     model, arguments, options, _ = CASES[case]
     found = fastrnn.explain(model, *arguments, **options)

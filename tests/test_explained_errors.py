@@ -128,7 +128,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("case", UNUSUAL)
-@pytest.mark.filterwarnings("ignore:Complex modules are a new feature", "ignore:LSTM with proj")
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
 def test_what_torch_nn_serves_is_not_run(case):
     kind, options, x = UNUSUAL[case]
     native, ours = twins(kind, tensors(x)[0].shape[-1], H, **options)
