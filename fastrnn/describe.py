@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .call import Call
 from .chips import chip_of
 from .precision import fp32_precision
-from .values import hidden, transforming
+from .values import hidden, numbers, transforming
 from .wording import described, numbers_of_weights, weight_name, wrong_number
 
 PLAIN = (torch.Tensor, Parameter)
@@ -61,7 +61,7 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
         if len(shape) != 1:
             wanted = "(N,)" if options.one_hot else "(N, I)"
             return f"the packed data is {tuple(data.shape)}, where {wanted} is needed"
-        steps = input.batch_sizes.tolist()
+        steps = numbers(input.batch_sizes)
         if not steps or sum(steps) != shape[0] or steps[-1] < 1:
             return f"batch_sizes are not positive numbers of sum {shape[0]}, the packed data's rows"
         if sorted(steps, reverse=True) != steps:

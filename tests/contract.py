@@ -4,6 +4,7 @@ The contract is torch.nn itself, as installed: every test does the same thing to
 and to its fastrnn twin, and compares. Nothing here knows what an RNN computes.
 """
 
+import contextlib
 import copy
 import re
 import warnings
@@ -74,6 +75,17 @@ def insist_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
             return plain(self, *args, **kwargs)
 
         monkeypatch.setattr(cls, "forward", forward)
+
+
+@contextlib.contextmanager
+def without_onednn():
+    """torch.nn's LSTM in float32 on a CPU by its plain formulas, which have all derivatives."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags warns of Intel's GPUs
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def reseed(seed: int) -> None:

@@ -450,7 +450,7 @@ def test_explain_raises_where_the_module_raises(model, x, engine):
 
 
 MALFORMED = {
-    "features": (X[..., :4], None, "last dimension is not input_size, 5"),
+    "features": (X[..., :4], None, "last dimension is 4, not input_size, 5"),
     "dtype": (X.double(), None, "float64"),
     "dimensions": (X[None], None, "two or three dimensions"),
     "scalar": (torch.zeros(()), None, "dimensions"),
