@@ -383,6 +383,7 @@ def test_the_module_does_what_was_explained(case, ran):
             assert ran[-1] == name
 
 
+@pytest.mark.usefixtures("lstm_under_autocast")
 def test_the_moment_counts(ran):
     model = build("LSTM")
     training = fastrnn.explain(model, PACKED)
