@@ -68,7 +68,10 @@ class _Cell(nn.RNNCellBase):
             return call
         problem = weights_problem(call, weights)
         if problem or call.H != self.hidden_size:
-            return problem or "the weights are not of hidden_size"
+            wrong = (
+                f"the weights are of {call.H} hidden units, and hidden_size is {self.hidden_size}"
+            )
+            return problem or wrong
         choice = choose(call)
         if choice.engine == "torch":
             return choice.reason

@@ -21,6 +21,7 @@ from .functional import Options, integers, prepared, run
 from .kernels.cell import CELLS
 from .leaf import Leaf
 from .lengths import by_packing, check, without_padding
+from .single_step import check_step
 
 
 class _Recurrent(nn.RNNBase):
@@ -74,10 +75,7 @@ class _Recurrent(nn.RNNBase):
             ValueError: the module is bidirectional, so has to see a sequence's end first; else as
                 the module itself does.
         """
-        if self.bidirectional:
-            raise ValueError("a bidirectional module needs whole sequences, it can't take a step")
-        if isinstance(input, PackedSequence):
-            raise ValueError("a step takes a tensor, (B, I) or (I,), got a PackedSequence")
+        check_step(self, input, hx, resets, one_hot)
         dim = 1 if self.batch_first and input.dim() == (1 if one_hot else 2) else 0
         if torch.is_tensor(resets):
             resets = resets.unsqueeze(dim)
@@ -105,7 +103,9 @@ class _Recurrent(nn.RNNBase):
         if type(call) is str:
             return call
         if call.H != self.hidden_size:
-            return "the weights are not of hidden_size"
+            return (
+                f"the weights are of {call.H} hidden units, and hidden_size is {self.hidden_size}"
+            )
         choice = choose(call)
         if choice.plan == "aten" and call.autocast and mixed(input, hx, weights):
             return choice.reason

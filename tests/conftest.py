@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +16,9 @@ if not GPU:
 
 # The tensors here are tiny: a second thread only waits.
 torch.set_num_threads(1)
+
+# What is said once for a process would make a test depend on those before it.
+torch.set_warn_always(True)
 
 
 def pytest_collection_modifyitems(items):
@@ -58,6 +62,17 @@ def patching_once(monkeypatch):
             return launch(self, *args, **kwargs)
 
     monkeypatch.setattr(GridExecutor, "__call__", launch_patching_once)
+
+
+@pytest.fixture
+def lstm_under_autocast():
+    """torch.nn's LSTM runs under autocast on any CPU: by its plain formulas, where oneDNN has no
+    kernel for this one and torch.nn raises."""
+    from tests.contract import lstm_lacks, without_onednn
+
+    lacks = any(map(lstm_lacks, (torch.bfloat16, torch.float16)))
+    with without_onednn() if lacks else nullcontext():
+        yield
 
 
 @pytest.fixture

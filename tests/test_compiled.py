@@ -216,7 +216,7 @@ def test_functions():
         x, hx = normal(T, B, I), state_for(module, B)
         assert_near(trained(call, module, x, hx), exactly(module, x, hx), 64)
     torch.compiler.reset()
-    with pytest.raises(ValueError, match="the input's last dimension is not input_size, 5"):
+    with pytest.raises(ValueError, match="the input's last dimension is 6, not input_size, 5"):
         compiled(function)(normal(11, 6, I + 1), None)
 
 
