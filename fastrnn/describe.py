@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .call import Call
 from .chips import chip_of
+from .kernels.cell import LSTM
 from .precision import fp32_precision
 from .values import hidden, numbers, transforming
 from .wording import described, numbers_of_weights, weight_name, wrong_number
@@ -18,6 +19,10 @@ PLAIN = (torch.Tensor, Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CAST = (torch.float32, torch.bfloat16, torch.float16)  # by autocast
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
+ONEDNN_SUPPORTS = {
+    torch.bfloat16: lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    torch.float16: lambda: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+}
 
 
 def describe(cell, input, hx, weights, options, lengths=None, resets=None):
@@ -96,6 +101,18 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     )  # fmt: skip
 
 
+def onednn_lacks(call):
+    """Whether oneDNN has no LSTM in autocast's dtype for this CPU.
+
+    torch.nn's operator casts a dense float32 call to that dtype, goes to oneDNN all the same, and
+    raises. With operands in 16 bits the operator knows to run without oneDNN.
+    """
+    dense = not call.packed and not call.lengths and not call.proj_size
+    if call.cell is not LSTM or not dense or call.device != "cpu" or not call.onednn:
+        return False
+    return call.dtype in ONEDNN_SUPPORTS and not ONEDNN_SUPPORTS[call.dtype]()
+
+
 def asked_of(options, resets):
     """What of a call torch.nn has not, by name."""
     if resets is None and not options.return_cell_states and not options.return_gates:
@@ -118,10 +135,11 @@ def _precision(dtype, chip):
 
 
 def mixed(input, hx, weights):
-    """Whether input, states and weights have more than one dtype."""
+    """Whether input, states and weights have more than one dtype; indices have none."""
     data = input.data if type(input) is PackedSequence else input
     states = () if hx is None else (hx,) if isinstance(hx, torch.Tensor) else hx
-    return len({t.dtype for t in (data, *states, weights[0])}) > 1
+    dtypes = {t.dtype for t in (data, *states, weights[0]) if t.is_floating_point()}
+    return len(dtypes) > 1
 
 
 def missing(weights):

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import torch_engine
 from .casting import casting
-from .describe import describe, weights_problem
+from .describe import describe, onednn_lacks, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
 from .lengths import INTEGERS, by_packing, check, without_padding
@@ -227,7 +227,7 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None, pl
     if plan is None:
         plans = torch_engine.PLANS
         plan = _triton(choice.plan) if choice.engine == "triton" else plans[choice.plan]
-    if call.autocast and choice.plan != "aten":
+    if call.autocast and (choice.plan != "aten" or onednn_lacks(call)):
         plan = casting(plan)
     fresh = None
     if resets is not None:
