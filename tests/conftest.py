@@ -27,8 +27,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full",
         action="store_true",
-        help="every case of every test; without it, of each test's cases enough that every pair of "
-        "its parameters' values occurs",
+        help="every case of every test; without it, so many of a test's cases that every value of "
+        "every parameter occurs",
     )
 
 

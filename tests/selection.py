@@ -1,10 +1,10 @@
-"""The quick suite: of each test's cases enough that every pair of its parameters' values occurs.
+"""The quick suite: of each test's cases so many that every value of every parameter occurs.
 
-`pytest --full` runs every case. A file or a test that is named on the command line by its node id
-(`pytest tests/test_x.py::test_y`) runs whole too: who names a test wants all of it.
+Where cases are equally good the first is taken, so the choice is the same every time, and values
+are paired as on a diagonal: (a0, b0), (a1, b1), ... `pytest --full` runs every case, and so does
+who names a test (`pytest tests/test_x.py::test_y`).
 """
 
-import itertools
 from collections import defaultdict
 
 
@@ -18,28 +18,31 @@ def quick(items):
 
 
 def _covering(cases):
-    """Few of a test's cases, such that each pair of values of two parameters occurs in one."""
-    pairs = {case.nodeid: _pairs(case) for case in cases}
-    wanted = set().union(*pairs.values())
-    if not wanted:  # less than three parameters: every case is a pair of its own
+    """Few of a test's cases, such that each value of a parameter occurs in one."""
+    values = {case.nodeid: _values(case) for case in cases}
+    missing = set().union(*values.values())
+    if not missing:
         return cases
     kept = []
-    while wanted:
-        best = max(cases, key=lambda case: len(pairs[case.nodeid] & wanted))
+    while missing:
+        best = max(cases, key=lambda case: len(values[case.nodeid] & missing))
         kept.append(best)
-        wanted -= pairs[best.nodeid]
+        missing -= values[best.nodeid]
     return kept
 
 
-def _pairs(case):
-    """The pairs of values that a case shows; none if its test has less than three parameters."""
-    values = []
-    for mark in case.iter_markers("parametrize"):
-        names = mark.args[0]
-        names = names.split(",") if isinstance(names, str) else names
-        values.append(tuple((n.strip(), _name(case.callspec.params[n.strip()])) for n in names))
-    return set(itertools.combinations(sorted(values), 2)) if len(values) > 2 else set()
+def _values(case):
+    """What each `parametrize` gives a case; those of one mark belong together."""
+    return {
+        tuple((name, _name(case.callspec.params[name])) for name in _names(mark))
+        for mark in case.iter_markers("parametrize")
+    }
+
+
+def _names(mark):
+    names = mark.args[0]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
 
 
 def _name(value):
-    return value.__qualname__ if callable(value) and hasattr(value, "__qualname__") else repr(value)
+    return getattr(value, "__qualname__", None) or repr(value)
