@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.10",
     packages=["fastrnn", "fastrnn.kernels"],
     package_dir={"fastrnn": "fastrnn", "fastrnn.kernels": "kernels"},
-    package_data={"fastrnn": ["py.typed"], "fastrnn.kernels": ["*.csv"]},
+    package_data={"fastrnn": ["py.typed", "*.pyi"], "fastrnn.kernels": ["*.csv"]},
     install_requires=["torch>=2.9"],
     extras_require={
         # Triton comes with CUDA builds of torch; name it only to run kernels in its interpreter.
@@ -44,6 +44,7 @@ setup(
             "triton>=3.5; platform_system == 'Linux'",
             "hypothesis",
             "matplotlib",
+            "mypy",  # what a type checker sees of fastrnn
             "numpy",
             "onnx",  # torch's exporter needs this and onnxscript; onnxruntime runs what comes out
             "onnxruntime",
