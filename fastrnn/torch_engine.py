@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from . import bptt, linear, native, reference
 from .autograd import recur
 from .results import Results, joined, shaped
+from .values import numbers
 from .walk import walk_of
 from .weights import Weights
 
@@ -81,7 +82,7 @@ def layered(recurrence):
             sizes = (call.B,) * call.T
         else:
             rows, shape = x, x.shape[:1]
-            sizes = tuple(sizes.tolist())
+            sizes = tuple(numbers(sizes))
         finals = []
         for layer in range(L):
             found, gates = [], []

@@ -27,7 +27,7 @@ from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
 from .results import Results, shaped
-from .values import plainly
+from .values import numbers, plainly
 from .walk import walk_of
 from .weights import Weights
 
@@ -249,7 +249,7 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
     else:
         h, shape = x, x.shape[:1]
         rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
-        sizes = tuple(sizes.tolist())
+        sizes = tuple(numbers(sizes))
     layer = layer_of(plan, call, rows, sizes)
     finals = []
     for k in range(L):
