@@ -1,4 +1,5 @@
-"""The quick suite: of each test's cases so many that every value of every parameter occurs.
+"""The quick suite: of each test's cases so many that every value of every parameter occurs, and
+none that is marked slow.
 
 Where cases are equally good the first is taken, so the choice is the same every time, and values
 are paired as on a diagonal: (a0, b0), (a1, b1), ... `pytest --full` runs every case, and so does
@@ -12,6 +13,8 @@ def quick(items):
     """The items of the quick suite, in their order."""
     tests = defaultdict(list)
     for item in items:
+        if item.get_closest_marker("slow"):
+            continue
         tests[item.nodeid.partition("[")[0]].append(item)
     kept = {item.nodeid for cases in tests.values() for item in _covering(cases)}
     return [item for item in items if item.nodeid in kept]

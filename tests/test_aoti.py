@@ -24,6 +24,7 @@ class Model(torch.nn.Module):
         return self.rnn(x, hx, lengths=lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="AOTInductor needs g++")
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "full"])
 def test_a_package_of_aotinductor(full, tmp_path, caplog):

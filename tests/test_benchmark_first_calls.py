@@ -19,6 +19,7 @@ from tests.benchmarking import SHAPES
 pytestmark = pytest.mark.usefixtures("short_blocks")
 
 
+@pytest.mark.slow
 def test_the_first_call_of_new_processes():
     row = Row(SHAPES["streaming"], "RNN", FORWARD, "float32", "cpu", False, "torch.aten", True)
     record = measure(row, 1)

@@ -39,6 +39,7 @@ def test_distributed_data_parallel(device, tmp_path):
     launched("ddp", device, tmp_path)
 
 
+@pytest.mark.slow
 def test_fully_sharded_data_parallel(device, tmp_path):
     launched("fsdp", device, tmp_path)
 

@@ -182,6 +182,7 @@ def test_one_step_at_a_time_scores_as_all_in_one_call(pairs):
     torch.testing.assert_close(best, answer.probability)
 
 
+@pytest.mark.slow
 def test_attention_learns_what_the_state_alone_does_not(trained):
     out, figures = trained
     assert figures["exactly right, attention on"] > 0.4

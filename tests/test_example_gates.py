@@ -130,6 +130,7 @@ def test_it_runs(tmp_path, book, cell, library, capsys):
     assert again == figures
 
 
+@pytest.mark.slow
 def test_a_trained_unit_tells_quotations(tmp_path):
     """The stated result at a small size."""
     figures = figures_of(tmp_path, ALICE, "--cell", "gru", "--hidden", "48", "--epochs", "3")

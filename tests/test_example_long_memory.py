@@ -39,6 +39,7 @@ def test_both_libraries_have_the_same_losses(cell, float64):
     assert_same(*(long_memory.train(lib, cell, 30, 100, 0, CPU)[1] for lib in (fastrnn, nn)))
 
 
+@pytest.mark.slow
 def test_gates_remember_where_an_rnn_does_not(device, tmp_path, capsys):
     options = ["--lengths", "100", "--steps", "450", "--out", str(tmp_path / "new")]
     figures = long_memory.main([*options, "--device", device])

@@ -279,6 +279,7 @@ def on_amd():
     return [len(one.asm["hsaco"]) for one in made]
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_amd():
     assert all(in_compiler(on_amd))
 
@@ -467,6 +468,7 @@ def test_tuning_says_what_it_cannot_do(device, capsys, options, word):
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tuning_takes_the_fastest(device, tmp_path, capsys):
     path = tmp_path / "tuned.csv"
     few = ["--cell", "LSTM", "RNN", "--precision", "tf32", "--block-b", "8", "16", "--warps", "4"]
