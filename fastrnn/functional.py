@@ -205,6 +205,8 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None, pl
 
 
 def _fresh(D, batch_first, resets, lengths):
+    # The backward pass's own: the caller may fill theirs anew.
+    resets = resets.clone()
     resets = resets.unsqueeze(1) if resets.dim() == 1 else resets.t() if batch_first else resets
     return fresh_from(resets, lengths, D)
 

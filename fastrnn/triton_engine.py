@@ -52,6 +52,15 @@ class Layer:
 
     rows_of_saved: ClassVar[int] = 1  # the dimension of rows in what `forward` saves
 
+    @property
+    def marks(self):
+        return self.rows.lengths, self.rows.offsets, self.rows.fresh
+
+    def marked(self, *marks):
+        lengths, offsets, fresh = _contiguous(marks)
+        rows = self.rows._replace(lengths=lengths, offsets=offsets, fresh=fresh)
+        return replace(self, rows=rows)
+
     def walks(self, D, device):
         rows = self.rows
         sizes = self.sizes or (rows.B,) * rows.T
@@ -124,6 +133,9 @@ class Layer:
         (gates,) = _contiguous(saved) or (None,)
         if gates is None and cell.saved:
             gates, spare = self._recompute(x, state, weights, states), True
+        if saved and spare:
+            # Should the backward pass fail after this and be tried again, torch will notice.
+            torch.autograd.graph.increment_version(gates)
         dgates = gates if gates is not None and spare else w.new_empty(D, rows.N, cell.slots, H)
         tensors = (gates, dgates, w, state, states, dstates, dfinal, dstate)
         if self.plans is None:
