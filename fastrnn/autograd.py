@@ -27,15 +27,17 @@ from .nesting import nestable
 from .values import transforming
 
 
-def recur(layer, x, state, weights, cells=False):
+def recur(layer, x, state, weights, cells=False, form=None):
     """(h, final states, other states) of a layer, differentiable if need be.
 
-    The other states are there if that is needed, or if asked for by `cells`.
+    The other states are there if that is needed, or if asked for by `cells`. form: None, or the
+    `Form` that h is given.
     """
     tensors = (x, *state, *chain.from_iterable(weights))
     S = len(layer.cell.states)
     if transforming():
         h, *rest = Transformed.apply(layer, *tensors)
+        h = h if form is None else form.shaped(h)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         # The caller may change what frozen weights are multiplied by before the backward pass, as
         # with torch.nn. The backward pass reads a copy, which autograd saves and releases.
@@ -44,35 +46,37 @@ def recur(layer, x, state, weights, cells=False):
             x = x.clone()
         if h_0 is not None and not any(w.w_hh.requires_grad for w in weights):
             h_0 = h_0.clone()
-        h, *rest = Recurrence.apply(layer, x, h_0, *tensors[2:])
+        h, *rest = Recurrence.apply(layer, form, x, h_0, *tensors[2:])
     else:
         with torch.no_grad():
             h, final, others, _ = layer.forward(x, state, weights, keep_all=False, cells=cells)
-            return h, final, others
+            return h if form is None else form.shaped(h), final, others
     return h, tuple(rest[:S]), tuple(rest[S : 2 * S - 1])
 
 
 class Recurrence(Function):
-    """h, *final, *others = Recurrence.apply(layer, x, *state, *weights), for plain autograd.
+    """h, *final, *others = Recurrence.apply(layer, form, x, *state, *weights), for plain autograd.
 
     The backward pass is the layer's. Where it is itself to be differentiated (`create_graph`) it is
     `Adjoint`'s, and products.
     """
 
     @staticmethod
-    def forward(ctx, layer, x, *tensors):
+    def forward(ctx, layer, form, x, *tensors):
         state, weights = inputs_of(layer.cell, tensors)
         h, final, others, saved = layer.forward(x, state, weights, keep_all=True)
+        h = h if form is None else form.shaped(h)
         ctx.set_materialize_grads(False)
         # Hooks for saved tensors are to see the layer's own tensors too.
         marks = layer.marks
         ctx.layer = layer if _none(marks) else layer.marked(*[None] * len(marks))
+        ctx.form = form
         ctx.save_for_backward(*marks, x, *tensors, h, *others, *saved)
         return h, *final, *others
 
     @staticmethod
     def backward(ctx, dh, *d):
-        layer, needs = ctx.layer, ctx.needs_input_grad[1:]
+        layer, form, needs = ctx.layer, ctx.form, ctx.needs_input_grad[2:]
         found = ctx.saved_tensors
         count = len(layer.marks)
         marks, (x, *rest) = found[:count], found[count:]
@@ -81,14 +85,17 @@ class Recurrence(Function):
         S = len(layer.cell.states)
         dfinal, dstates = d[:S], (dh, *d[S:])
         if torch.is_grad_enabled() or transforming() or any(map(is_batched, (dh, *d))):
-            grads = _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
-            return None, *grads
+            grads = _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs, form)
+            return None, None, *grads
         state, weights = inputs_of(layer.cell, tensors)
         others, saved = kept[: S - 1], kept[S - 1 :]
+        if form is not None:
+            h, dh = form.rows(h), None if dh is None else form.rows(dh)
+            dstates = dh, *d[S:]
         # What was saved may give way to gradients, unless there may be another way back.
         spare = not torch._C._autograd._get_current_graph_task_keep_graph()
         grads = layer.backward(x, state, weights, h, others, saved, dstates, dfinal, needs, spare)
-        return None, *grads
+        return None, None, *grads
 
 
 class Transformed(Function):
@@ -150,15 +157,18 @@ class Transformed(Function):
         return vmapped(Transformed, info.batch_size, in_dims[1:], layer, tensors, dims, out_dims)
 
 
-def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
+def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs, form=None):
     """The gradients of x and `tensors`, so that they can be differentiated and vectorised."""
     if any(map(is_batched, (*dstates, *dfinal))):
         S = len(dstates)
 
         def alone(*d):
-            return _differentiably(layer, x, tensors, h, kept, d[:S], d[S:], needs)
+            return _differentiably(layer, x, tensors, h, kept, d[:S], d[S:], needs, form)
 
         return one_by_one(alone, (*dstates, *dfinal))
+    if form is not None:
+        h, (dh, *d) = form.rows(h), dstates
+        dstates = None if dh is None else form.rows(dh), *d
     state, weights = inputs_of(layer.cell, tensors)
     D = len(weights)
     dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)

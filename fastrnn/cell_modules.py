@@ -13,6 +13,7 @@ from .describe import PLAIN, describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
 from .kernels.cell import CELLS
+from .results import squeezed
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
 
@@ -40,7 +41,7 @@ class _Cell(nn.RNNCellBase):
         call, choice, input, hx, weights = planned
         _, final = run(call, choice, input, hx, weights, Options())
         states = [final] if isinstance(final, Tensor) else final
-        states = [s.view(s.shape[1:]) for s in states]
+        states = [squeezed(s, 0) for s in states]
         return tuple(states) if len(states) > 1 else states[0]
 
     def _planned(self, input, hx):
