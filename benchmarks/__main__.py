@@ -4,35 +4,29 @@
 """
 
 import argparse
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-import fastrnn
-from benchmarks import machine, report, summary
-from benchmarks.cases import ALL_CELLS, CASES, DEFAULT_SUITE, SUITES, suite
+from benchmarks import machine, picture, report, summary
+from benchmarks.cases import CASES, DEFAULT_SUITE, suite
+from benchmarks.options import BUDGET, Parser, run_parser
 from benchmarks.problem import DEFAULT_DTYPES, DTYPES
 from benchmarks.rates import constants
 from benchmarks.results import Results, ResultsError
 from benchmarks.row import AUTO, ERROR, FAILED, NATIVE
-from benchmarks.run import COLD_STARTS, rows, run
+from benchmarks.run import rows, run
+from benchmarks.standing import duels
 from benchmarks.warm import compile_all, compilers
 
 INTERRUPTED = 130
-# On a GPU, so that the last row too ends within ten minutes.
-BUDGET = {"cpu": float("inf"), "cuda": 540.0}
-
-
-class Parser(argparse.ArgumentParser):
-    """One line for an error, without the usage."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(argv: list[str]) -> int:
@@ -75,12 +69,15 @@ def measure(argv: list[str]) -> int:
     if not selected:
         parser.error("nothing to measure: of torch.nn's cells, the LSTM alone has projections")
     todo = [row for row in selected if row.key not in results.rows]
+    if todo:
+        results.begin()
     results.save()  # now, not after the first row, is the time to learn that it can't be written
 
     out = report.console()
     out.print(machine.line(environment), style="dim")
     if len(todo) < len(selected):
-        out.print(f"{len(selected) - len(todo)} of {len(selected)} rows are in {path} already.")
+        done = len(selected) - len(todo)
+        out.print(f"{done} of {len(selected)} rows are in {path} already.", soft_wrap=True)
     budget = BUDGET[device] if options.time_budget is None else options.time_budget
     stopped = None
     with report.Live(out, todo) as live:
@@ -102,8 +99,9 @@ def measure(argv: list[str]) -> int:
 
     records = [results.rows[row.key] for row in selected if row.key in results.rows]
     if records:
-        report.show(out, records, environment, results.constants)
-        out.print(f"Results: {path}")
+        report.show(out, records, results)
+        for line in ends(results, interrupted=stopped == "Interrupted"):
+            out.print(line, soft_wrap=True)  # a path is copied in one piece
     if stopped:
         out.print(
             f"{stopped}: {len(left)} of {len(selected)} rows left; --resume goes on from here."
@@ -113,6 +111,24 @@ def measure(argv: list[str]) -> int:
     if stopped == "Interrupted":
         return INTERRUPTED
     return 1 if any(record["status"] in (FAILED, ERROR) for record in records) else 0
+
+
+def ends(results: Results, interrupted: bool) -> Iterator[str]:
+    """Where the results are, and their picture. Who interrupts a run is not kept waiting for that:
+    it takes seconds, and may be had later."""
+    yield f"Results: {results.path}"
+    if not duels(results.rows.values()):
+        return
+    if not interrupted:
+        output = picture.beside(results.path)
+        try:
+            picture.draw(results, output)
+            yield f"Picture: {output}"
+            return
+        except (ResultsError, KeyboardInterrupt) as error:
+            if str(error):
+                yield str(error)
+    yield f"To draw them: python -m benchmarks plot {shlex.quote(str(results.path))}"
 
 
 def chosen_device(parser: Parser, options: argparse.Namespace) -> str:
@@ -136,7 +152,7 @@ def show(argv: list[str]) -> int:
         raise ResultsError(f"cannot show {results.path}: nothing has been measured yet")
     out = report.console()
     out.print(machine.line(results.environment), style="dim")
-    report.show(out, list(results.rows.values()), results.environment, results.constants)
+    report.show(out, list(results.rows.values()), results)
     return 0
 
 
@@ -144,19 +160,26 @@ def draw(argv: list[str]) -> int:
     parser = Parser(prog="python -m benchmarks plot", description="Draw a results file.")
     parser.add_argument("results", type=Path, help="what `python -m benchmarks` wrote")
     parser.add_argument("-o", "--output", type=Path, help=".png or .svg (default: beside it, .png)")
+    parser.add_argument(
+        "--case", nargs="+", metavar="NAME", help="these cases alone, for a short picture"
+    )
     options = parser.parse_args(argv)
-    output = options.output or options.results.with_suffix(".png")
+    output = options.output or picture.beside(options.results)
     if output.suffix not in (".png", ".svg"):
         parser.error(f"argument -o: {output} has to end in .png or .svg")
     results = Results.load(options.results)
     if not results.rows:
         raise ResultsError(f"cannot draw {options.results}: nothing has been measured yet")
-    if not summary.duels(results.rows.values()):
+    if options.case:
+        names = dict.fromkeys(record["case"] for record in results.rows.values())
+        for name in options.case:
+            if name not in names:
+                valid = ", ".join(names)
+                parser.error(f"argument --case: no {name!r} in the file (choose from {valid})")
+        results.rows = {k: r for k, r in results.rows.items() if r["case"] in options.case}
+    if not duels(results.rows.values()):
         raise ResultsError(f"cannot draw {options.results}: it has no ratios")
-    # matplotlib takes a second to import, and a run needs none of it.
-    from benchmarks.plot import plot
-
-    plot(results, output)
+    picture.draw(results, output)
     print(output)
     return 0
 
@@ -169,99 +192,6 @@ def of_kernels(command: str, argv: list[str]) -> int:
     parser.description = module.DESCRIPTION
     module.add_options(parser)
     return module.main(parser, parser.parse_args(argv))
-
-
-def run_parser() -> Parser:
-    parser = Parser(
-        prog="python -m benchmarks",
-        description="Time fastrnn against torch.nn, in turns, after a check of its exactness.",
-        epilog="`python -m benchmarks plot RESULTS.json` draws what was measured, "
-        "`python -m benchmarks show RESULTS.json` prints it again.",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--suite", choices=SUITES, help="which cases (default: quick; on CUDA gpu)")
-    what.add_argument(
-        "--quick", dest="suite", action="store_const", const="quick", help="--suite quick"
-    )
-    what.add_argument("--case", nargs="+", choices=CASES, metavar="NAME", help="cases by name")
-    parser.add_argument("--cell", nargs="+", choices=ALL_CELLS, help="instead of each case's own")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=DTYPES,
-        help="(default: float32; on CUDA all but float64)",
-    )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads")
-    parser.add_argument(
-        "--rounds",
-        type=positive_int,
-        default=7,
-        metavar="N",
-        help="turns of each side (default: 7)",
-    )
-    parser.add_argument(
-        "--time-budget",
-        type=seconds,
-        metavar="SECONDS",
-        help="start no row after this long (default: none; on CUDA 540)",
-    )
-    sides = parser.add_mutually_exclusive_group()
-    sides.add_argument(
-        "--engine",
-        type=engine_name,
-        default=AUTO,
-        metavar="NAME",
-        help="what fastrnn.use_engine forces, such as torch.aten (default: auto)",
-    )
-    sides.add_argument(
-        "--native-only",
-        dest="engine",
-        action="store_const",
-        const=NATIVE,
-        help="time torch.nn alone",
-    )
-    parser.add_argument(
-        "--cold-start",
-        choices=COLD_STARTS,
-        help="rows whose first call is measured in new processes too (default: none; on CUDA few)",
-    )
-    parser.add_argument(
-        "--compilers",
-        type=positive_int,
-        metavar="N",
-        help="processes that compile kernels before anything is timed (default: none; on CUDA one "
-        "for each core but two)",
-    )
-    parser.add_argument("--commit", help="what is measured, where there is no git to say so")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: in out/)")
-    parser.add_argument("--resume", action="store_true", help="skip rows that the file has")
-    parser.add_argument(
-        "--flush-denormal", action="store_true", help="torch.set_flush_denormal(True) at the start"
-    )
-    return parser
-
-
-def engine_name(text: str) -> str:
-    try:
-        with fastrnn.use_engine(text):
-            return text
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
-def seconds(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a time")
-    return value
 
 
 if __name__ == "__main__":

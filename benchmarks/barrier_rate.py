@@ -8,6 +8,7 @@ from benchmarks import clock
 from fastrnn.cooperation import PATIENCE, PATIENCE_AT_FIRST
 from fastrnn.kernels import barrier
 from fastrnn.kernels.barrier import arrive, sign_in, spoiled, wait
+from fastrnn.kernels.device import OPTIONS
 
 ROUNDS, TRIALS = 2000, 5
 
@@ -31,7 +32,7 @@ def seconds(multiprocessors: int) -> float:
     def launch():
         rounds_kernel[(multiprocessors,)](
             counters, vain, ROUNDS, PATIENCE_AT_FIRST, PATIENCE, multiprocessors,
-            num_warps=4, launch_cooperative_grid=True,
+            num_warps=4, launch_cooperative_grid=True, **OPTIONS,
         )  # fmt: skip
 
     launch()

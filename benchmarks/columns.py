@@ -1,15 +1,15 @@
-"""The columns of the table of rows: each a function from a row's record to a cell."""
+"""The columns of the table of rows: each a function from a row's record to a cell.
+
+A title has two lines, the unit in the second. What a title cannot say is in `NOTES`.
+"""
 
 from collections.abc import Callable
 
 from rich.text import Text
 
 from benchmarks.row import OK, UNSERVED
-from benchmarks.summary import LABELS, NOISE
-
-
-def _name(record: dict) -> str:
-    return record["case"] + (" *" if "flushed" in record["kind"] else "")
+from benchmarks.standing import MARGIN, SAME, STYLES, standing
+from benchmarks.summary import LABELS, case_name, engine
 
 
 def verdict(record: dict) -> Text:
@@ -19,22 +19,30 @@ def verdict(record: dict) -> Text:
         return Text(record["status"], style=style)
     if "ratio" not in record:
         return Text(f"{_steps(record['native'], record)} µs a step")
-    ratio = record["ratio"]["median"]
-    style = "green" if ratio > 1 + NOISE else "red" if ratio < 1 - NOISE else "default"
-    return Text(f"×{ratio:.2f}", style=f"bold {style}")
+    return Text(f"×{record['ratio']['median']:.2f}", style=STYLES[standing(record)])
 
 
-def _sides(show: Callable[..., str], *names: str) -> Callable[[dict], str]:
-    """A column from the named sides' numbers, or from both's, empty where a row has none.
+def spread(record: dict) -> Text:
+    """Of the ratio; SAME where it says nothing about fastrnn."""
+    if "ratio" not in record:
+        return Text()
+    if standing(record) == SAME:
+        return Text(SAME, style=STYLES[SAME])
+    return Text(_span(record["ratio"], "{:.2f}".format))
 
-    `show` takes a side and the row.
+
+def _span(spread: dict, show: Callable[[float], str]) -> str:
+    return f"{show(spread['p20'])}-{show(spread['p80'])}"
+
+
+def _side(name: str, show: Callable[[dict, dict], str]) -> Callable[[dict], str]:
+    """A column of the named side's numbers, empty where a row has none.
+
+    `show` takes the side and the row.
     """
 
     def column(record: dict) -> str:
-        if record["status"] != OK:
-            return ""
-        sides = [name for name in names or ("native", "fastrnn") if name in record]
-        return " → ".join(show(record[name], record) for name in sides)
+        return show(record[name], record) if record["status"] == OK and name in record else ""
 
     return column
 
@@ -56,16 +64,12 @@ def _steps(side: dict, record: dict) -> str:
     return digits(1e6 * side["seconds"]["median"] / record["T"])
 
 
-def _percentiles(side: dict, _) -> str:
-    return "-".join(digits(1e3 * side["seconds"][name]) for name in ("p20", "p80"))
-
-
-def _ratios(_, record: dict) -> str:
-    return "-".join(f"{record['ratio'][name]:.2f}" for name in ("p20", "p80"))
+def _times(side: dict, _) -> str:
+    return _span(side["seconds"], lambda seconds: digits(1e3 * seconds))
 
 
 def _floors(side: dict, record: dict) -> str:
-    return digits(side["seconds"]["median"] / record["floor"]["seconds"])
+    return digits(side["seconds"]["median"] / record["floor"]["seconds"]) if _bound(record) else ""
 
 
 def _bound(record: dict) -> str:
@@ -73,8 +77,12 @@ def _bound(record: dict) -> str:
 
 
 def _error(side: dict, _) -> str:
+    return f"{side['error']:.0e}"
+
+
+def _share(side: dict, _) -> str:
     share = side.get("error_share")
-    return f"{side['error']:.0e}" + (f" ({share:.0%})" if share is not None else "")
+    return "" if share is None else f"{share:.0%}"
 
 
 def _first(side: dict, _) -> str:
@@ -86,44 +94,79 @@ def _kernels(side: dict, _) -> str:
     fresh = [kernel["seconds"] for kernel in built if not kernel["cached"]]
     parts = [f"{len(fresh)} in {sum(fresh):.1f} s"] if fresh else []
     cached = len(built) - len(fresh)
-    return ", ".join(parts + [f"{cached} c"] if cached else parts)
+    return ", ".join(parts + [f"{cached} cached"] if cached else parts)
 
 
 def _megabytes(side: dict, _) -> str:
     return "?" if side["peak_bytes"] is None else digits(side["peak_bytes"] / 1e6)
 
 
+def _pair(unit: str, show: Callable[[dict, dict], str]) -> dict[str, Callable[[dict], str]]:
+    """A column for torch.nn and one for fastrnn."""
+    return {
+        f"torch.nn\n{unit}": _side("native", show),
+        f"fastrnn\n{unit}": _side("fastrnn", show),
+    }
+
+
 COLUMNS = {
-    "case": _name,
+    "case": case_name,
     "cell": lambda row: row["cell"],
     "mode": lambda row: LABELS[row["mode"]],
     "dtype": lambda row: row["dtype"],
-    "torch.nn ms": _sides(_median, "native"),
-    "fastrnn ms": _sides(_median, "fastrnn"),
-    "torch.nn µs/step": _sides(_steps, "native"),
-    "fastrnn µs/step": _sides(_steps, "fastrnn"),
+    **_pair("ms", _median),
+    **_pair("µs/step", _steps),
     "speed-up": verdict,
-    "20-80 %": _sides(_ratios, "fastrnn"),
-    "/ floor": lambda row: _sides(_floors)(row) if "floor" in row else "",
+    "spread": spread,
+    "torch.nn\n20-80 % ms": _side("native", _times),
+    **_pair("/ floor", _floors),
     "bound by": _bound,
-    "memory MB": _sides(_megabytes),
-    "path": _sides(lambda side, _: f"{side['engine']}: {side['plan']}", "fastrnn"),
-    "20-80 % ms": _sides(_percentiles),
-    "error": _sides(_error),
-    "first ms": _sides(_first),
-    "kernels": _sides(_kernels, "fastrnn"),
+    **_pair("MB", _megabytes),
+    "engine": _side("fastrnn", lambda side, _: engine(side)),
+    **_pair("error", _error),
+    "error /\nallowed": _side("fastrnn", _share),
+    "fastrnn's first\ncall, ms": _side("fastrnn", _first),
+    "kernels": _side("fastrnn", _kernels),
 }
 _ROW = ("case", "cell", "mode", "dtype")
+LEFT = (*_ROW, "bound by", "engine", "kernels")
+
+
+def _both(unit: str) -> tuple[str, str]:
+    return f"torch.nn\n{unit}", f"fastrnn\n{unit}"
+
+
+# Groups that a terminal shows as a whole; from the right, it has room for fewer of them.
 CPU = (
-    *(*_ROW, "torch.nn ms", "fastrnn ms", "speed-up"),
-    *("memory MB", "path", "20-80 % ms", "error", "first ms"),
+    (*_ROW, *_both("ms"), "speed-up"),
+    *(("spread",), ("engine",), _both("MB"), (*_both("error"), "error /\nallowed")),
 )
 GPU = (
-    *(*_ROW, "torch.nn µs/step", "fastrnn µs/step", "speed-up", "20-80 %"),
-    *("/ floor", "bound by", "memory MB", "path", "first ms", "kernels", "error"),
+    (*_ROW, *_both("µs/step"), "speed-up"),
+    *(("spread",), ("engine",), (*_both("/ floor"), "bound by"), _both("MB")),
+    *(("fastrnn's first\ncall, ms", "kernels"), (*_both("error"), "error /\nallowed")),
 )
-# What there is none of in a run of torch.nn alone.
-OF_FASTRNN = ("fastrnn ms", "fastrnn µs/step", "speed-up", "20-80 %", "path", "kernels", "error")
-LEFT = (*_ROW, "bound by", "path", "kernels")
-# No terminal is too narrow for these.
-NARROWEST = ("speed-up", "torch.nn ms", "torch.nn µs/step")
+# Of a run of torch.nn alone.
+NATIVE_CPU = ((*_ROW, "torch.nn\nms"), ("torch.nn\n20-80 % ms",), ("torch.nn\nMB",))
+NATIVE_GPU = (
+    (*_ROW, "torch.nn\nµs/step"),
+    *(("torch.nn\n20-80 % ms",), ("torch.nn\n/ floor", "bound by"), ("torch.nn\nMB",)),
+)
+
+NOTES = {
+    "torch.nn\nms": "Times are medians.",
+    "torch.nn\nµs/step": "Times are medians, of one time step.",
+    "speed-up": "Speed-up: the median over all rounds of torch.nn's time / fastrnn's; coloured if "
+    f"the whole spread is more than {MARGIN:.0%} away from 1 and threads did not wait for a core.",
+    "spread": "Spread: the 20th to 80th percentile of the rounds.",
+    "torch.nn\n20-80 % ms": "20-80 %: percentiles of the rounds.",
+    "torch.nn\n/ floor": "Floor: the least time that this GPU could take, and what for "
+    "(benchmarks/floor.py).",
+    "torch.nn\nMB": "MB: torch's peak memory in a call.",
+    "torch.nn\nerror": "Error: the largest to float64, over the largest element; then fastrnn's as "
+    "a share of what the check before the timing allows.",
+    "kernels": "Kernels: built for the first call, or found in the cache.",
+}
+SAME_NOTE = f"{SAME.capitalize()} (grey): torch.nn's on both sides, so the row decides nothing."
+UNRECORDED_NOTE = "MB ?: the call is too long to record."
+FLUSHED_NOTE = "* With torch.set_flush_denormal(True)."

@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 from fastrnn.kernels import cooperative, resident, step
 from fastrnn.kernels.cell import CELLS
 from fastrnn.kernels.cooperative_plans import slab_of
-from fastrnn.kernels.device import constants, of_products, on_device
+from fastrnn.kernels.device import OPTIONS, constants, of_products, on_device
 
 # What a tensor may hold of them where a kernel's own dtype does not say.
 INTEGERS = {
@@ -62,13 +62,14 @@ def compiled(kernel, arguments, dtype, arch, absent=(), **options):
             signature[name] = "i32"
     target = arch if isinstance(arch, GPUTarget) else GPUTarget("cuda", arch, 32)
     source = ASTSource(kernel, signature, values, attributes)
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options={**OPTIONS, **options})
 
 
 def resident_kernel(row, H, rows, dtype, arch, given=()):
     """A kernel of `resident.py` as a row of `plans.csv` cuts it; with what is `given` of RARE."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
-    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants()}
+    products = of_products(row.precision, row.plan)
+    arguments = {"H": H, **products, **row.plan.constants()}
     options = {"num_warps": row.warps, "num_stages": 1}
     return _of_cell(resident, cell, row.way, arguments, dtype, arch, rows, options, given)
 
@@ -77,7 +78,8 @@ def cooperative_kernel(row, H, rows, dtype, arch, together=True, given=()):
     """A kernel of `cooperative.py` as a row of `cooperative.csv` cuts it, for all steps or one."""
     cell = CELLS.get(row.cell) or CELLS[f"{row.cell}_TANH"]
     slab = slab_of(cell, row.way, H)
-    arguments = {"H": H, "PRECISION": of_products(row.precision), **row.plan.constants(slab)}
+    products = of_products(row.precision, row.plan)
+    arguments = {"H": H, **products, **row.plan.constants(slab)}
     options = {"num_warps": row.warps, "num_stages": 1, "launch_cooperative_grid": together}
     absent = () if together else ("counters_ptr", "vain_ptr")
     return _of_cell(
@@ -90,7 +92,7 @@ def step_kernel(cell, way, H, rows, dtype, arch, given=()):
     launched = {}
     kernel = {(1, 1, -(-H // 128)): launched.update}  # by the grid for one sequence
     step._launch(kernel, 1, 1, H)
-    options = {"num_warps": launched.pop("num_warps")}
+    options = {name: launched.pop(name) for name in ("num_warps", *OPTIONS)}
     return _of_cell(step, cell, way, launched, dtype, arch, rows, options, given)
 
 
@@ -129,8 +131,6 @@ def in_compiler(function, *arguments, cache=None):
     cache: a folder in place of Triton's own.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    # Of Triton 3.9: the default until 3.10, where it warns.
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     if cache is not None:
         environment["TRITON_CACHE_DIR"] = str(cache)

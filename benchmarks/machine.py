@@ -48,8 +48,17 @@ def environment(
         "commit": commit or _output("git", "describe", "--always", "--dirty", "--exclude=*"),
         "engine": engine,
         "flush_denormal": flush_denormal,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": date(),
     }
+
+
+def date() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def load() -> float | None:
+    """How many threads ran or waited for a core, a mean of the last minute; None on Windows."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def differences(old: dict, new: dict) -> list[str]:

@@ -74,8 +74,6 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """The exit status: 1 if a check finds anything, else 0."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("with TRITON_INTERPRET=1 nothing is compiled; unset it")
-    # Of Triton 3.9: the default until 3.10, where it warns.
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     out = report.console()
     families = options.family or list(ARCHITECTURES)
     if options.check:

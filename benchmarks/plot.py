@@ -9,18 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from benchmarks import machine
+from benchmarks import busy, machine
 from benchmarks.cases import ALL_CELLS, FORWARD, TRAINING
 from benchmarks.results import Results
 from benchmarks.row import OK
+from benchmarks.standing import SAME, compared, duels, same_operator
 from benchmarks.summary import LABELS
 
 # Okabe's and Ito's colours, which colour-blind readers tell apart.
 COLOURS = {"LSTM": "#0072B2", "GRU": "#D55E00", "RNN": "#009E73"}
-INK, FAINT, LOSS = "#222222", "#777777", "#F7EDEA"
+INK, FAINT, LOSS, GREY = "#222222", "#777777", "#F7EDEA", "#A8A8A8"
 # Inches. A README shows a picture about 880 pixels wide, where of 9 inches 7 points stay legible.
 WIDTH, LINE, ABOVE, BELOW, LEFT, RIGHT = 9.0, 0.15, 0.85, 0.75, 2.05, 0.15
-COARSE = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+COARSE = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 FINE = tuple(sorted({*COARSE, 0.3, 0.7, 1.5, 3, 7, 15, 30, 70}))
 # A disc fits into a ring: both are seen where they meet.
 RING = {"markersize": 6.5, "markeredgewidth": 1, "markerfacecolor": "white", "zorder": 5}
@@ -57,7 +58,7 @@ def plot(results: Results, path: Path) -> None:
         axes.set_title(dtype, fontsize=7, color=INK, loc="right", pad=4)
         _draw(axes, [record for record in records if record["dtype"] == dtype], layout)
     _label(panels[0], layout)
-    _surround(figure, height, records, results.environment)
+    _surround(figure, height, records, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200, facecolor="white")
 
@@ -84,9 +85,16 @@ def _layout(records: list[dict]) -> Layout:
 
 
 def _limits(records: list[dict]) -> tuple[float, float]:
-    """Both ends of the scale, with 1 well inside."""
-    ratios = [r["ratio"][name] for r in records if r["status"] == OK for name in ("p20", "p80")]
-    return min([0.8, *ratios]) / 1.25, max([1.6, *ratios]) * 1.2
+    """Both ends of the scale, with 1 well inside.
+
+    No bar draws them further out than twice what the medians ask for, and no row of the same
+    operator at all: on a busy machine these reach to a hundredth, and leave no room for the others.
+    """
+    ratios = [record["ratio"] for record in compared(records) or duels(records)]
+    low, high = (pick(r["median"] for r in ratios) for pick in (min, max))
+    low = min(0.8, max(low / 2, min(r["p20"] for r in ratios)))
+    high = max(1.6, min(high * 2, max(r["p80"] for r in ratios)))
+    return low / 1.25, high * 1.2
 
 
 def _frame(
@@ -113,14 +121,15 @@ def _frame(
 
 
 def _draw(axes: Axes, records: list[dict], layout: Layout) -> None:
-    """Forward is a ring, forward and backward a disc; both of a cell share a line."""
+    """Forward is a ring, forward and backward a disc; both of a cell share a line. Rows of the same
+    operator are grey."""
     failures: dict[float, list[str]] = {}
     for record in records:
         y = layout.rows[record["kind"], record["case"], record["cell"]]
         if record["status"] != OK:
             failures.setdefault(y, []).append(f"{LABELS[record['mode']]} {record['status']}")
             continue
-        colour = COLOURS[record["cell"]]
+        colour = GREY if same_operator(record) else COLOURS[record["cell"]]
         median, p20, p80 = (record["ratio"][name] for name in ("median", "p20", "p80"))
         axes.plot([1, median], [y, y], color=colour, linewidth=0.8, alpha=0.45, zorder=3)
         axes.plot([p20, p80], [y, y], color=colour, linewidth=2.2, zorder=4)
@@ -138,7 +147,7 @@ def _label(axes: Axes, layout: Layout) -> None:
         # Sizes in one line, what is special about them in the next.
         small = shape.replace(", ", "\n", 1)
         base = 3 * small.count("\n")
-        axes.annotate(name, (0, y), (-6, base), va="bottom", fontsize=8, color=INK, **beside)
+        axes.annotate(name, (0, y), (-6, base + 1), va="bottom", fontsize=8, color=INK, **beside)
         axes.annotate(small, (0, y), (-6, base), va="top", fontsize=6, color=FAINT, **beside)
     for y, kind in layout.kinds:
         axes.annotate(
@@ -146,14 +155,18 @@ def _label(axes: Axes, layout: Layout) -> None:
         )
 
 
-def _surround(figure: Figure, height: float, records: list[dict], environment: dict) -> None:
+def _surround(figure: Figure, height: float, records: list[dict], results: Results) -> None:
     """Title and legend above, the axis' name and the machine below."""
+    environment = results.environment
     figure.text(
         0.5, 1 - 0.2 / height, f"fastrnn on {environment['gpu'] or environment['cpu']}",
         fontsize=10, weight="bold", color=INK, ha="center", va="center",
     )  # fmt: skip
     cells = [cell for cell in ALL_CELLS if any(record["cell"] == cell for record in records)]
     handles = [Line2D([], [], color=COLOURS[cell], label=cell, linewidth=3) for cell in cells]
+    if any(map(same_operator, records)):
+        label = f"{SAME} on both sides"
+        handles.append(Line2D([], [], color=GREY, label=label, linewidth=3))
     handles += [
         Line2D([], [], color=INK, marker="o", linestyle="", label=mode, **dot)
         for mode, dot in DOTS.items()
@@ -162,9 +175,10 @@ def _surround(figure: Figure, height: float, records: list[dict], environment: d
         handles=handles, loc="center", bbox_to_anchor=(0.5, 1 - 0.45 / height), ncols=len(handles),
         frameon=False, fontsize=8, handletextpad=0.4, handlelength=1.2, columnspacing=1.6,
     )  # fmt: skip
-    scale = (
-        "times as fast as torch.nn: a dot is the median, its bar spans the 20th to 80th percentile"
-    )
+    scale = "torch.nn's time / fastrnn's: a dot is the median, its bar the 20th to 80th percentile"
     figure.text(0.5, 0.42 / height, scale, fontsize=7.5, color=INK, ha="center", va="center")
     caption = fill(machine.line(environment), 165)
+    text, suffered = busy.report(results.rows.values(), environment, results.runs)
+    if suffered:
+        caption += "\n" + text.removesuffix(f" {busy.ADVICE}")
     figure.text(0.5, 0.2 / height, caption, fontsize=6, color=FAINT, ha="center", va="center")

@@ -7,22 +7,27 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks import summary
+from benchmarks import busy, summary
 from benchmarks.cases import TRAINING
-from benchmarks.columns import COLUMNS, CPU, GPU, LEFT, NARROWEST, OF_FASTRNN, verdict
+from benchmarks.columns import (
+    COLUMNS,
+    CPU,
+    FLUSHED_NOTE,
+    GPU,
+    LEFT,
+    NATIVE_CPU,
+    NATIVE_GPU,
+    NOTES,
+    SAME_NOTE,
+    UNRECORDED_NOTE,
+    verdict,
+)
+from benchmarks.means import NOTE as MEANS_NOTE
+from benchmarks.means import gpu_means, means
+from benchmarks.results import Results
 from benchmarks.row import NATIVE, Row
-from benchmarks.summary import grid
-
-LEGEND = """\
-Times are medians, the speed-up is torch.nn's time over fastrnn's. a → b: torch.nn's, then \
-fastrnn's: 20th to 80th percentile of the times; torch's peak memory in a call (?: too long \
-to record); largest error to float64, over the largest element; first call. * Denormals flushed."""
-GPU_LEGEND = """\
-Times are medians, per time step; the speed-up is torch.nn's over fastrnn's. a → b: torch.nn's, \
-then fastrnn's. 20-80 %: percentiles of the speed-up. / floor: times the least that this GPU could \
-take, and what for (benchmarks/floor.py). Memory: torch's peak in a call. Kernels: built for the \
-first call, c: found in the cache. Error: the largest to float64, over the largest element; in \
-brackets fastrnn's, as a share of what the gate allows."""
+from benchmarks.standing import SAME, compared, same_operator, timed
+from benchmarks.summary import add_column, grid
 
 
 def console() -> Console:
@@ -65,7 +70,8 @@ class Live:
         self.done += 1
         self.bar.advance(self.task, _weight(row))
         if not self.out.is_terminal:
-            self.out.print(f"{self.done:>4} of {self.count}  {row.key:<50} {verdict(record)}")
+            text = f"{self.done:>4} of {self.count}  {row.key:<50} {verdict(record)}"
+            self.out.print(f"{text}  {SAME}" if same_operator(record) else text)
 
 
 def _weight(row: Row) -> float:
@@ -77,50 +83,71 @@ def _weight(row: Row) -> float:
     return 2 + 20 * call * (3 if row.mode == TRAINING else 1)
 
 
-def show(out: Console, records: list[dict], environment: dict, constants: dict) -> None:
+def show(out: Console, records: list[dict], results: Results) -> None:
     """Everything about finished rows: losses like wins, failures too, the summary last."""
-    gpu = environment["device"] == "cuda"
-    columns = list(GPU if gpu else CPU)
-    if environment.get("engine") == NATIVE:
-        columns = [name for name in columns if name not in OF_FASTRNN]
-    if len({record["dtype"] for record in records}) == 1:
-        columns.remove("dtype")
-    # A narrow terminal gets fewer columns, from the right, instead of broken lines.
-    while columns[-1] not in NARROWEST and _width(out, table(records, columns)) > out.width:
-        columns.pop()
-    out.print(table(records, columns))
-    out.print(GPU_LEGEND if gpu else LEGEND, style="dim")
+    gpu = results.environment["device"] == "cuda"
+    titles = _titles(out, records, gpu, results.environment.get("engine") == NATIVE)
+    out.print(table(records, titles))
+    out.print(_legend(titles, records), style="dim")
     for remark in summary.remarks(records):
         out.print(remark, style="bold")
     if gpu:
         out.print(summary.overview(records))
-    if summary.duels(records):
-        out.print(summary.gpu_means(records) if gpu else summary.means(records))
+    if compared(records):
+        out.print(gpu_means(records) if gpu else means(records))
+        out.print(MEANS_NOTE, style="dim")
     packed = summary.twins(records)
     if packed:
         out.print(packed)
     for line in (
-        *summary.capabilities(constants),
+        *summary.capabilities(results.constants),
         *summary.first_calls(records),
         *summary.verdicts(records),
     ):
         out.print(line)
+    if timed(records):
+        text, suffered = busy.report(records, results.environment, results.runs)
+        out.print(text, style="bold yellow" if suffered else "dim")
+
+
+def _titles(out: Console, records: list[dict], gpu: bool, native: bool) -> list[str]:
+    """The columns that there is room for."""
+    groups = list((NATIVE_GPU if gpu else NATIVE_CPU) if native else (GPU if gpu else CPU))
+    one = len({record["dtype"] for record in records}) == 1
+    while True:
+        titles = [name for group in groups for name in group if not (one and name == "dtype")]
+        if len(groups) == 1 or _width(out, table(records, titles)) <= out.width:
+            return titles
+        groups.pop()
+
+
+def _legend(titles: list[str], records: list[dict]) -> str:
+    """What the titles on show leave open."""
+    notes = [NOTES[title] for title in titles if title in NOTES]
+    if "speed-up" in titles and any(map(same_operator, records)):
+        notes.append(SAME_NOTE)
+    sides = [record.get(side, {}) for record in records for side in ("native", "fastrnn")]
+    if "torch.nn\nMB" in titles and any(side.get("peak_bytes", 0) is None for side in sides):
+        notes.append(UNRECORDED_NOTE)
+    if any("flushed" in record["kind"] for record in records):
+        notes.append(FLUSHED_NOTE)
+    return " ".join(notes)
 
 
 def _width(out: Console, grid: Table) -> int:
     return Measurement.get(out, out.options.update(max_width=10_000), grid).maximum
 
 
-def table(records: Iterable[dict], columns: list[str]) -> Table:
+def table(records: Iterable[dict], titles: list[str]) -> Table:
     """A line per row of results."""
     out = grid()
-    for title in columns:
-        out.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
+    for title in titles:
+        add_column(out, title, justify="left" if title in LEFT else "right")
     previous = None
     for record in records:
         kind = record["kind"].split(",")[0]
         if previous not in (None, kind):
             out.add_section()
         previous = kind
-        out.add_row(*(COLUMNS[title](record) for title in columns))
+        out.add_row(*(COLUMNS[title](record) for title in titles))
     return out

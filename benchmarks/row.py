@@ -58,5 +58,6 @@ def describe(row: Row) -> dict:
         "cell": row.cell,
         "mode": row.mode,
         "dtype": row.dtype,
+        "device": row.device,
         "origin": row.case.origin,
     }

@@ -2,41 +2,52 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from math import exp, log
-from statistics import mean, median
+from statistics import median
 
 from rich import box
 from rich.table import Table
 
-from benchmarks.cases import ALL_CELLS, CASES, FORWARD, HESSIAN, TRAINING
+from benchmarks.cases import CASES, FORWARD, HESSIAN, TRAINING
 from benchmarks.row import OK, UNSERVED, Row
+from benchmarks.standing import (
+    FASTER,
+    MARGIN,
+    NEITHER,
+    SAME,
+    SLOWER,
+    compared,
+    duels,
+    standing,
+)
 
-# Repeated runs differ by as much.
-NOISE = 0.03
 # What is promised: a packed batch's time over its padded twin's, seconds to compile a kernel.
 MOST_FOR_PACKED, MOST_TO_COMPILE = 1.1, 5.0
 # Of a kind: one can count them, and the results file has all.
 MOST_LINES = 12
-SMALL = 128
 MODES = {FORWARD: "fwd", TRAINING: "fwd+bwd"}
 LABELS = MODES | {HESSIAN: "Hv"}
 
 
-def duels(records: Iterable[dict]) -> list[dict]:
-    """Those in which both libraries were timed."""
-    return [record for record in records if "ratio" in record]
+def case_name(record: dict) -> str:
+    """Of the case, with a star where denormals are flushed that others keep."""
+    return record["case"] + (" *" if "flushed" in record["kind"] else "")
 
 
 def title(record: dict) -> str:
-    return f"{record['case']} {record['cell']} {record['mode']} {record['dtype']}"
+    return f"{case_name(record)} {record['cell']} {record['mode']} {record['dtype']}"
 
 
 def grid(*left: str) -> Table:
     """A table without lines but one, its first columns set to the left."""
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in left:
-        out.add_column(name, no_wrap=True)
+        add_column(out, name)
     return out
+
+
+def add_column(table: Table, title: str, justify: str = "left") -> None:
+    """Where a terminal is too narrow for what is in it, lines are folded and not cut."""
+    table.add_column(title, justify=justify, overflow="fold")
 
 
 def remarks(records: Iterable[dict]) -> list[str]:
@@ -56,42 +67,6 @@ def remarks(records: Iterable[dict]) -> list[str]:
     return lines
 
 
-def means(records: Iterable[dict]) -> Table:
-    """Geometric means of the speed-up, by kind of case, mode and dtype."""
-    return _means((record["kind"], record) for record in duels(records))
-
-
-def gpu_means(records: Iterable[dict]) -> Table:
-    """The same of small layers, of packed batches, of single steps and of all together."""
-    compared = duels(records)
-    groups = {
-        f"H ≤ {SMALL}": lambda record: record["H"] <= SMALL,
-        "packed": lambda record: record["kind"] == "packed",
-        "streaming": lambda record: record["kind"] == "streaming",
-        "all": lambda record: True,
-    }
-    return _means((name, r) for name, belongs in groups.items() for r in compared if belongs(r))
-
-
-def _means(grouped: Iterable[tuple[str, dict]]) -> Table:
-    groups: dict[tuple, dict[str, list[float]]] = {}
-    for group, record in grouped:
-        cells = groups.setdefault((group, record["mode"], record["dtype"]), {})
-        cells.setdefault(record["cell"], []).append(record["ratio"]["median"])
-    out = grid("geometric mean of", "mode", "dtype")
-    for cell in ALL_CELLS:
-        out.add_column(cell, justify="right", no_wrap=True)
-    for (group, mode, dtype), cells in groups.items():
-        out.add_row(group, LABELS[mode], dtype, *(_mean(cells.get(cell)) for cell in ALL_CELLS))
-    return out
-
-
-def _mean(ratios: list[float] | None) -> str:
-    if not ratios:
-        return ""
-    return f"×{exp(mean(map(log, ratios))):.2f} ({len(ratios)})"
-
-
 def overview(records: list[dict]) -> Table:
     """Every speed-up or, of torch.nn alone, every time of a step in µs, in few lines."""
 
@@ -100,7 +75,8 @@ def overview(records: list[dict]) -> Table:
             return record["status"]
         if "ratio" in record:
             return f"{record['ratio']['median']:.2f}"
-        return f"{1e6 * record['native']['seconds']['median'] / record['T']:.3g}"
+        microseconds = 1e6 * record["native"]["seconds"]["median"] / record["T"]
+        return f"{microseconds:.0f}" if microseconds >= 1000 else f"{microseconds:.3g}"
 
     heading = "speed-up" if duels(records) else "torch.nn, µs a step"
     return _by_dtype(heading, [(record, number(record)) for record in records])
@@ -113,9 +89,11 @@ def twins(records: Iterable[dict]) -> Table | None:
     for (name, *others), packed in timed.items():
         dense = timed.get((CASES[name].twin if name in CASES else None, *others))
         if dense:
-            share = _seconds(packed) / _seconds(dense)
-            numbers.append((packed, f"{share:.2f}{'!' if share > MOST_FOR_PACKED else ''}"))
-    return _by_dtype("packed / padded time", numbers) if numbers else None
+            share = _seconds(packed, "median") / _seconds(dense, "median")
+            least = _seconds(packed, "p20") / _seconds(dense, "p80")
+            numbers.append((packed, f"{share:.2f}{'!' if least > MOST_FOR_PACKED else ''}"))
+    heading = f"packed / padded time (!: above {MOST_FOR_PACKED:g})"
+    return _by_dtype(heading, numbers) if numbers else None
 
 
 def _by_dtype(heading: str, numbers: list[tuple[dict, str]]) -> Table:
@@ -137,30 +115,37 @@ def _identity(record: dict) -> tuple[str, ...]:
     return tuple(record[name] for name in ("case", "cell", "mode", "dtype"))
 
 
-def _seconds(record: dict) -> float:
-    return record["fastrnn"]["seconds"]["median"]
+def _seconds(record: dict, which: str) -> float:
+    return record["fastrnn"]["seconds"][which]
 
 
 def verdicts(records: Iterable[dict]) -> list[str]:
     """How many rows there are of each sort, and the losses by name."""
     records = list(records)
     counts = Counter(record["status"] for record in records)
-    compared = sorted(duels(records), key=lambda record: record["ratio"]["median"])
     lines = ["Rows: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
-    if compared:
-        lost = [record for record in compared if record["ratio"]["median"] < 1 - NOISE]
+    stands = Counter(map(standing, duels(records)))
+    if stands:
         lines[0] += (
-            f"; {len(lost)} slower than torch.nn by more than {NOISE:.0%}, the slowest at "
-            f"×{compared[0]['ratio']['median']:.2f}"
+            f"; {stands[FASTER]} faster than torch.nn and {stands[SLOWER]} slower, by more than "
+            f"{MARGIN:.0%} over their whole spread; {stands[NEITHER]} neither; {stands[SAME]} "
+            f"run the {SAME}"
         )
-        lines += [f"  ×{record['ratio']['median']:.2f} {title(record)} ({_path(record)})"
-                  for record in lost[:MOST_LINES]]  # fmt: skip
-        lines += _and_more(lost)
-    return lines
+    lost = [record for record in compared(records) if standing(record) == SLOWER]
+    lost.sort(key=lambda record: record["ratio"]["median"])
+    lines += [f"  {_loss(record)}" for record in lost[:MOST_LINES]]
+    return lines + _and_more(lost)
 
 
-def _path(record: dict) -> str:
-    return f"{record['fastrnn']['engine']}: {record['fastrnn']['plan']}"
+def _loss(record: dict) -> str:
+    median, low, high = (record["ratio"][name] for name in ("median", "p20", "p80"))
+    ran = engine(record["fastrnn"])
+    return f"×{median:.2f} ({low:.2f}-{high:.2f}) {title(record)} ({ran})"
+
+
+def engine(side: dict) -> str:
+    """What fastrnn ran, as `fastrnn.use_engine` takes it."""
+    return side["plan"] if side["engine"] == "triton" else f"{side['engine']}.{side['plan']}"
 
 
 def _and_more(things: list) -> list[str]:

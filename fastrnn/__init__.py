@@ -5,7 +5,7 @@ from . import (
     operators,  # noqa: F401  so that torch knows them, as in a program that it loads
 )
 from .cell_modules import GRUCell, LSTMCell, RNNCell
-from .conversion import convert, patch, patched, restore, unpatch
+from .conversion import convert, patch, patched, restore, restored, unpatch
 from .dispatch import use_engine
 from .explanation import Explanation, explain
 from .memory import use_memory
@@ -29,6 +29,7 @@ __all__ = [
     "patch",
     "patched",
     "restore",
+    "restored",
     "unpatch",
     "use_engine",
     "use_memory",

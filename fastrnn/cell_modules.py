@@ -13,6 +13,7 @@ from .describe import PLAIN, describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
 from .kernels.cell import CELLS
+from .leaf import Leaf
 from .results import squeezed
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
@@ -68,7 +69,10 @@ class _Cell(nn.RNNCellBase):
             return call
         problem = weights_problem(call, weights)
         if problem or call.H != self.hidden_size:
-            return problem or "the weights are not of hidden_size"
+            wrong = (
+                f"the weights are of {call.H} hidden units, and hidden_size is {self.hidden_size}"
+            )
+            return problem or wrong
         choice = choose(call)
         if choice.engine == "torch":
             return choice.reason
@@ -78,6 +82,7 @@ class _Cell(nn.RNNCellBase):
 class LSTMCell(_Cell):
     """Drop-in replacement of torch.nn.LSTMCell: input (B, I), (h, c) each (B, H) -> (h', c')."""
 
+    __module__ = Leaf(__name__)
     native = nn.LSTMCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
@@ -87,6 +92,7 @@ class LSTMCell(_Cell):
 class GRUCell(_Cell):
     """Drop-in replacement of torch.nn.GRUCell: input (B, I), h (B, H) -> h'."""
 
+    __module__ = Leaf(__name__)
     native = nn.GRUCell
 
     def __init__(self, input_size, hidden_size, bias=True, device=None, dtype=None):
@@ -96,6 +102,7 @@ class GRUCell(_Cell):
 class RNNCell(_Cell):
     """Drop-in replacement of torch.nn.RNNCell: input (B, I), h (B, H) -> h'."""
 
+    __module__ = Leaf(__name__)
     native = nn.RNNCell
     __constants__ = nn.RNNCell.__constants__
 

@@ -96,8 +96,9 @@ def stack(mode, weights, options, x, states, lengths, resets):
         flat = [t for part in plain for t in part if t is not None]
         keep = torch.is_grad_enabled() and any(t.requires_grad for t in (below, *before, *flat))
         cells = options.return_cell_states and k == L - 1
+        h_0, c_0 = (*before, None, None)[:2]
         x, *outputs = layer(
-            mode, engine, precision, memory, D, below, before, flat, lengths, resets, keep, cells
+            mode, engine, precision, memory, D, below, h_0, c_0, flat, lengths, resets, keep, cells
         )
         final = list(outputs[:S])
         if options.return_gates and k == L - 1:
@@ -111,7 +112,9 @@ def stack(mode, weights, options, x, states, lengths, resets):
     final = [torch.cat(s) if L > 1 else s[0] for s in zip(*finals, strict=True)]
     c = None
     if options.return_cell_states:
-        c = outputs[S] if lengths is None else without_padding(outputs[S], lengths, time_first)
+        c = outputs[S]
+        if lengths is not None:  # no indices, whatever the input was
+            c = without_padding(c, lengths, time_first._replace(one_hot=False))
     if keep and x.device.type == "cpu":
         # The way back reads them as they are now; the caller may change them, as in eager code.
         x, c = x.clone(), None if c is None else c.clone()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from . import cell_modules, modules
+from .holders import asking, holders
 
 REPLACED_BY = {
     kind.native: kind
@@ -30,9 +31,10 @@ NATIVE_OF = {ours: native for native, ours in REPLACED_BY.items()}
 def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
     """Make every torch.nn RNN and cell of a model, or the model itself, a fastrnn one, in place.
 
-    Parametrized modules and those that `fully_shard` has sharded are converted too. Subclasses of
-    torch.nn's classes are left alone, since fastrnn's modules are not of the class that their own
-    methods build upon.
+    Parametrized modules and those that `fully_shard` has sharded are converted too. Left alone are:
+    subclasses of torch.nn's classes, since fastrnn's modules are not of the class that their own
+    methods build upon; and what is held by a module whose methods ask for the class, as
+    `isinstance(self.rnn, nn.LSTM)` does: such a model is to be built under `patch`.
 
     Args:
         report: called with one line for each module converted or left alone; None for silence.
@@ -43,33 +45,82 @@ def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> n
     Raises:
         TypeError: `model` is not a torch.nn.Module.
     """
-    return _swap(model, REPLACED_BY, report)
+    _swap(model, REPLACED_BY, report)
+    return model
 
 
 def restore(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
     """The way back of `convert`: every fastrnn module becomes torch.nn's, in place."""
-    return _swap(model, NATIVE_OF, report)
+    _swap(model, NATIVE_OF, report)
+    return model
 
 
-def _swap(model, kinds, report):
+@contextmanager
+def restored(model: nn.Module, report: Callable[[str], None] | None = print):
+    """`restore` for the length of a block, for programs that know torch.nn's modules by class.
+
+        with fastrnn.restored(model):
+            macs, parameters = thop.profile(model, (x,))
+
+    On leaving, by an exception too, the modules that were restored are fastrnn's again. What the
+    block has put in their place, and copies of them, stay torch.nn's.
+    The arguments that torch.nn lacks, such as `lengths`, are not there within the block. The change
+    is one for all threads.
+
+    Args:
+        report: called with one line for each module that is left alone; None for silence.
+
+    Raises:
+        TypeError: `model` is not a torch.nn.Module.
+    """
+    changed = _swap(model, NATIVE_OF, report, of_changes=False)
+    try:
+        yield model
+    finally:
+        for module in changed:
+            _swap_one(module, REPLACED_BY)
+
+
+def _swap(model, kinds, report, of_changes=True):
+    """Change the classes of a model's modules; returns the modules."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    say = report or (lambda line: None)
+    say, changed = report or (lambda line: None), []
+    held_by = holders(model) if kinds is REPLACED_BY else {}
     for name, module in model.named_modules():
-        label = name or "(the model)"
-        kind = type(module)
-        base = kind.__bases__[-1] if _is_made_for(module) else kind
+        label, base = name or "(the model)", _base(module)
         if base in kinds:
-            target = kinds[base]
-            module.__class__ = target if kind is base else _twin(kind, target)
-            say(f"fastrnn: {label}: {_title(base)} -> {_title(target)}")
+            askers = (asking(holder, base) for holder in held_by.get(id(module), ()))
+            if asker := next(filter(None, askers), None):
+                say(
+                    f"fastrnn: {label}: left alone, {asker} asks for {_title(base)} by its class; "
+                    "call fastrnn.patch() before the model is built instead"
+                )
+                continue
+            _swap_one(module, kinds)
+            changed.append(module)
+            if of_changes:
+                say(f"fastrnn: {label}: {_title(base)} -> {_title(kinds[base])}")
         elif isinstance(module, tuple(kinds)):
-            parent = next(k for k in kind.__mro__ if k in kinds)
+            parent = next(k for k in type(module).__mro__ if k in kinds)
             say(
-                f"fastrnn: {label}: left alone, {kind.__qualname__} is a subclass of "
+                f"fastrnn: {label}: left alone, {type(module).__qualname__} is a subclass of "
                 f"{_title(parent)}; derive it from {_title(kinds[parent])} instead"
             )
-    return model
+    return changed
+
+
+def _swap_one(module, kinds):
+    kind, base = type(module), _base(module)
+    if base in kinds:
+        target = kinds[base]
+        module.__class__ = target if kind is base else _twin(kind, target)
+
+
+def _base(module):
+    """A module's class, or the one that it had before torch made one for it."""
+    kind = type(module)
+    return kind.__bases__[-1] if _is_made_for(module) else kind
 
 
 def _is_made_for(module):

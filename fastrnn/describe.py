@@ -10,13 +10,19 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .call import Call
 from .chips import chip_of
+from .kernels.cell import LSTM
 from .precision import fp32_precision
-from .values import hidden, transforming
+from .values import hidden, numbers, transforming
+from .wording import described, numbers_of_weights, weight_name, wrong_number
 
 PLAIN = (torch.Tensor, Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CAST = (torch.float32, torch.bfloat16, torch.float16)  # by autocast
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
+ONEDNN_SUPPORTS = {
+    torch.bfloat16: lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    torch.float16: lambda: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+}
 
 
 def describe(cell, input, hx, weights, options, lengths=None, resets=None):
@@ -30,13 +36,14 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     if type(data) not in PLAIN or data.dim() == 0:
         return f"the input is a {type(data).__name__}, not a plain tensor with dimensions"
     if len(weights) < 2 or options.num_layers < 1:
-        return f"{len(weights)} weights do not belong to {options.num_layers} layers"
+        return wrong_number(cell, weights, options.num_layers, options.directions)
     w, w_hh = weights[0], weights[1]
     if type(w) not in PLAIN or type(w_hh) not in PLAIN or w.dim() != 2 or w_hh.dim() != 2:
-        return "a weight matrix is missing, or not a plain tensor of two dimensions"
+        found = " and ".join(map(described, (w, w_hh)))
+        return f"the first two weights, W_ih and W_hh, must be plain matrices, got {found}"
     dtype, device = w.dtype, w.device
     if dtype not in FLOATING:
-        return f"the weights are {dtype}"
+        return f"the weights are {dtype}, not float32, float64, bfloat16 or float16"
     autocast = autocast_dtype(device.type)
     castable = autocast is not None and dtype in CAST
     castable = castable and (options.one_hot or data.dtype in CAST)
@@ -46,7 +53,7 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
         return f"the input is on {data.device}, the weights are on {device}"
     dropout = options.dropout
     if type(dropout) not in (float, int) or not 0 <= dropout <= 1:
-        return f"dropout is {dropout!r}"
+        return f"dropout is {dropout!r}, not a number in [0, 1]"
     L, D = options.num_layers, options.directions
     rows, I = w.shape
     H, R = rows // len(cell.gates), w_hh.shape[1]
@@ -54,15 +61,16 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     if not options.one_hot:
         *shape, features = shape
         if features != I:
-            return f"the input's last dimension is not input_size, {I}"
+            return f"the input's last dimension is {features}, not input_size, {I}"
     if packed:
         if len(shape) != 1:
-            return "the packed data does not have the right number of dimensions"
-        steps = input.batch_sizes.tolist()
+            wanted = "(N,)" if options.one_hot else "(N, I)"
+            return f"the packed data is {tuple(data.shape)}, where {wanted} is needed"
+        steps = numbers(input.batch_sizes)
         if not steps or sum(steps) != shape[0] or steps[-1] < 1:
-            return "the packed data does not have the rows that batch_sizes count"
+            return f"batch_sizes are not positive numbers of sum {shape[0]}, the packed data's rows"
         if sorted(steps, reverse=True) != steps:
-            return "batch_sizes grow"
+            return "the batch_sizes of the packed input grow"
         if data.is_cuda and torch.cuda.is_current_stream_capturing():
             return "a CUDA graph is being captured, and the sizes of a packed input are on the CPU"
         T, B = len(steps), steps[0]
@@ -70,7 +78,7 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
     else:
         batch = len(shape) == 2
         if not batch and len(shape) != 1:
-            return "the input does not have two or three dimensions"
+            return f"the input is {tuple(data.shape)}, not of two or three dimensions"
         T, B = shape if batch else (*shape, 1)
         if batch and options.batch_first:
             T, B = B, T
@@ -91,6 +99,18 @@ def describe(cell, input, hx, weights, options, lengths=None, resets=None):
         torch.is_grad_enabled(), transforming(), hidden(lengths) or hidden(resets),
         HAS_ONEDNN and torch._C._get_mkldnn_enabled(), autocast is not None, _special(),
     )  # fmt: skip
+
+
+def onednn_lacks(call):
+    """Whether oneDNN has no LSTM in autocast's dtype for this CPU.
+
+    torch.nn's operator casts a dense float32 call to that dtype, goes to oneDNN all the same, and
+    raises. With operands in 16 bits the operator knows to run without oneDNN.
+    """
+    dense = not call.packed and not call.lengths and not call.proj_size
+    if call.cell is not LSTM or not dense or call.device != "cpu" or not call.onednn:
+        return False
+    return call.dtype in ONEDNN_SUPPORTS and not ONEDNN_SUPPORTS[call.dtype]()
 
 
 def asked_of(options, resets):
@@ -115,10 +135,11 @@ def _precision(dtype, chip):
 
 
 def mixed(input, hx, weights):
-    """Whether input, states and weights have more than one dtype."""
+    """Whether input, states and weights have more than one dtype; indices have none."""
     data = input.data if type(input) is PackedSequence else input
     states = () if hx is None else (hx,) if isinstance(hx, torch.Tensor) else hx
-    return len({t.dtype for t in (data, *states, weights[0])}) > 1
+    dtypes = {t.dtype for t in (data, *states, weights[0]) if t.is_floating_point()}
+    return len(dtypes) > 1
 
 
 def missing(weights):
@@ -133,8 +154,8 @@ def weights_problem(call, weights):
     """
     layers, directions = call.layers, call.directions
     per, rest = divmod(len(weights), layers * directions)
-    if rest or not 2 <= per <= 5:
-        return f"{len(weights)} weights do not belong to {layers} layers, {directions} directions"
+    if rest or per not in numbers_of_weights(call.cell):
+        return wrong_number(call.cell, weights, layers, directions)
     rows, R = len(call.cell.gates) * call.H, call.proj_size or call.H
     first = [(rows, call.I), (rows, R)]
     if per >= 4:
@@ -144,25 +165,31 @@ def weights_problem(call, weights):
     shapes = first * directions
     if layers > 1:
         shapes += [(rows, directions * R), *first[1:]] * (directions * (layers - 1))
-    for w, expected in zip(weights, shapes, strict=True):
+    for k, (w, expected) in enumerate(zip(weights, shapes, strict=True)):
         if type(w) not in PLAIN:
-            return f"a weight is {'missing' if w is None else 'a ' + type(w).__name__}"
+            return f"{weight_name(k, per, directions)} is {described(w)}, not a plain tensor"
         cast = call.autocast and call.dtype in CAST
         right = w.dtype in CAST if cast else w.dtype is call.dtype
         if w.shape != expected or not right or w.device != weights[0].device:
-            return f"a weight is {tuple(w.shape)} {w.dtype} {w.device}, where {expected} is needed"
+            needed = f"{expected} {call.dtype} on {weights[0].device}"
+            return f"{weight_name(k, per, directions)} is {described(w)}, where {needed} is needed"
     return None
 
 
 def _state_problem(cell, hx, batch, R, H, dtypes, device):
-    states = hx if len(cell.states) > 1 else (hx,)
-    if not isinstance(states, tuple | list) or len(states) != len(cell.states):
-        return f"hx is not {len(cell.states)} tensors"
-    for state, width in zip(states, (R, H), strict=False):
+    states, names = (hx,), ("hx",)
+    if len(cell.states) > 1:
+        states, names = hx, ("hx[0]", "hx[1]")
+        if not isinstance(states, tuple | list) or len(states) != 2:
+            several = isinstance(states, tuple | list)
+            found = f"{len(states)} tensors" if several else described(states)
+            return f"hx is {found}, where two tensors, (h_0, c_0), are needed"
+    for name, state, width in zip(names, states, (R, H), strict=False):
         if type(state) not in PLAIN:
-            return f"hx is a {type(state).__name__}"
+            return f"{name} is {described(state)}, not a plain tensor"
         if state.shape != (*batch, width) or state.dtype not in dtypes or state.device != device:
-            return f"hx is {tuple(state.shape)} {state.dtype}, where {(*batch, width)} is needed"
+            needed = f"{(*batch, width)} {' or '.join(map(str, dtypes))} on {device}"
+            return f"{name} is {described(state)}, where {needed} is needed"
     return None
 
 

@@ -21,7 +21,7 @@ KINDS = (_Recurrent, *(kind.native for kind in (LSTM, GRU, RNN)))
 STEP_BY_STEP = by_torch("reference", "every state is looked at")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis:
     """What `diagnose` found. Print it, or read its fields.
 
@@ -43,10 +43,9 @@ class Diagnosis:
     sequences: dict[str, Tensor]
     reach: list[Reach]
 
-    def __str__(self):
+    def __repr__(self) -> str:
         both = any(r.direction for r in self.reach)
-        ways = ("forward, ", "backward, ") if both else ("",)
-        places = [f"layer {r.layer}, {ways[r.direction]}{r.state}" for r in self.reach]
+        places = [r.place(both) for r in self.reach]
         width = max(map(len, places))
         rows = zip(places, self.reach, strict=True)
         lines = [f"  {place:{width}}  {r.sparkline}  {r.words}" for place, r in rows]

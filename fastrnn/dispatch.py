@@ -4,15 +4,13 @@ The engines are `torch`, with the plans that `torch_engine.py` carries out, and 
 plans `resident`, `cooperative` and `step` run the kernels.
 """
 
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 from .call import ENGINES, TORCH_NN, TRITON_PLANS, Choice
 from .choice_gpu import fastest_on_gpu
 from .choice_torch import fastest_of_torch
 from .obstacles import obstacles
+from .setting import Setting, variable
 
-_forced: ContextVar[str] = ContextVar("fastrnn_engine", default="auto")
+_forced = variable("use_engine", "auto")
 
 
 def choose(call, forced=None):
@@ -36,7 +34,7 @@ def choose(call, forced=None):
 
 def forced_engine():
     """The name that `use_engine` was given, or "auto"."""
-    return _forced.get()
+    return _forced.get()[-1].value
 
 
 def require_torch_nn(reason):
@@ -54,9 +52,9 @@ def refuse(engine, reasons):
     raise RuntimeError("\n  - ".join([f"engine {engine!r} cannot serve this call:", *reasons]))
 
 
-@contextmanager
-def use_engine(name):
-    """Within the block, all fastrnn modules of this thread use the named engine.
+def use_engine(name: str) -> Setting:
+    """`with use_engine(name):` within the block, all fastrnn modules of this thread use the named
+    engine. As a decorator, within the calls of a function.
 
     name: "auto" (the default choice); "resident", "cooperative" or "step", the kernels; "torch", or
     one of its plans: "torch.aten", "torch.cell", "torch.bptt", "torch.reference". A graph of
@@ -71,8 +69,4 @@ def use_engine(name):
     """
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; the engines are: {', '.join(ENGINES)}")
-    token = _forced.set(name)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return Setting("use_engine", _forced, name)

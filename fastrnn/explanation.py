@@ -1,6 +1,7 @@
 """`explain`: which engine would serve a call, and why, without running it."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -9,7 +10,9 @@ from .cell_modules import ONE_STEP, _Cell
 from .chips import cooperative_plans, resident_plans
 from .conversion import REPLACED_BY
 from .cudnn import algorithms
+from .describe import weights_problem
 from .dispatch import require_torch_nn
+from .foresight import error_of
 from .kernels.cooperative_plans import slab_of, traffic
 from .modules import _Recurrent
 from .obstacles import obstacles
@@ -17,13 +20,14 @@ from .obstacles import obstacles
 WAYS = ("forward", "back")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What `explain` found. Print it, or read its fields.
 
     engine, plan: what would run; reason: why; call: the call in words; details: how it is cut for
     the device, in words; against: for every other name that `use_engine` takes, the reasons why
-    that could not serve (none: it could, but is not expected to be faster).
+    that could not serve (none: it could, but is not expected to be faster); error: what the call
+    will raise, type and text, None if it will not fail.
     """
 
     call: str
@@ -32,21 +36,27 @@ class Explanation:
     reason: str
     details: list[str] = field(default_factory=list)
     against: dict[str, list[str]] = field(default_factory=dict)
+    error: str | None = None
 
-    def __str__(self):
+    def __repr__(self) -> str:
         lines = [
             self.call,
             f"  engine  {self.engine}, plan {self.plan}: {PLANS[self.name]}",
             f"  reason  {self.reason}",
             *self.details,
         ]
+        if self.error is not None:
+            lines.append("  error   the call raises " + self.error.replace("\n", "\n          "))
+        alike: dict[tuple[str, ...], list[str]] = {}
         for name, reasons in self.against.items():
-            verdict = "cannot serve: " + "; ".join(reasons) if reasons else "could serve"
-            lines.append(f"  else    {name} {verdict}")
+            alike.setdefault(tuple(reasons), []).append(name)
+        for reasons, names in alike.items():
+            verdict = "cannot serve: " + "; ".join(reasons) if reasons else "could serve too"
+            lines.append(f"  else    {', '.join(names)} {verdict}")
         return "\n".join(lines)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """As `use_engine` takes it."""
         return Choice(self.engine, self.plan, self.reason).name
 
@@ -65,10 +75,13 @@ def explain(
     """Say which engine and plan `module(input, hx, ...)` would use at this moment, and why.
 
     No layer is run and nothing changes. "At this moment" counts: the answer depends on grad mode,
-    autocast, the precision in force and `use_engine`.
+    autocast, the precision in force and `use_engine`. Of a call that torch.nn refuses it says so,
+    with torch.nn's error.
 
     Raises:
         TypeError: `module` is not one of fastrnn's.
+        TypeError, ValueError, IndexError, RuntimeError: as the module, for `lengths`, `resets` and
+            indices.
         RuntimeError: within `use_engine`, if that engine cannot serve the call.
     """
     if not isinstance(module, _Recurrent | _Cell):
@@ -76,15 +89,19 @@ def explain(
     title = f"{type(module).__name__}({module.extra_repr()})"
     if isinstance(module, _Cell):
         planned = module._planned(input, hx)
-        left = "" if planned == ONE_STEP else "left to torch.nn: "
+        as_torch = partial(module.native.forward, module, input, hx)
     else:
         options = module._options(one_hot, return_cell_states, return_gates)
         planned = module._planned(input, hx, options, lengths, resets)
-        left = "left to torch.nn: "
+        as_torch = partial(module._as_torch, input, hx, options, lengths, resets)
     if isinstance(planned, str):
         require_torch_nn(planned)
-        return Explanation(title, "torch", "aten", left + planned)
-    call, choice, *_ = planned
+        reason = planned if planned == ONE_STEP else f"left to torch.nn: {planned}"
+        return Explanation(title, "torch", "aten", reason, error=error_of(as_torch))
+    call, choice, *_, weights = planned
+    error = None
+    if choice.plan == "aten" and weights_problem(call, weights):
+        error = error_of(as_torch)
     kind = "packed" if call.packed else "padded" if call.lengths else "dense"
     what = "one-hot indices" if call.one_hot else "input"
     purpose = "training" if call.differentiable else "inference"
@@ -95,6 +112,7 @@ def explain(
         *choice,
         _details(call, choice),
         {name: obstacles(name, call) for name in PLANS if name != choice.name},
+        error,
     )
 
 

@@ -5,7 +5,7 @@ T steps, B sequences, I inputs, H hidden units, L layers, D directions, R = proj
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,26 +13,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import torch_engine
 from .casting import casting
-from .describe import describe, weights_problem
+from .describe import describe, onednn_lacks, weights_problem
 from .dispatch import choose
 from .kernels.cell import CELLS
 from .lengths import INTEGERS, by_packing, check, without_padding
 from .resets import check_resets, fresh_from
 from .values import hidden, plainly
+from .wording import wrong_number
 
 
 class Options(NamedTuple):
-    """What torch.nn's modules keep as attributes, and what a call asks for beside.
-
-    num_layers: L.
-    dropout: probability of zeroing an element of every layer's output but the last.
-    training: whether dropout acts.
-    bidirectional: D = 2 instead of 1.
-    batch_first: tensors in and out are (B, T, ...).
-    one_hot: the input holds integer indices in [0, I) in place of one-hot vectors.
-    return_cell_states: of an LSTM, every c_t too.
-    return_gates: of an LSTM or GRU, the gates of every step too.
-    """
+    """What torch.nn's modules keep as attributes, and what a call asks for beside; see `lstm`."""
 
     num_layers: int = 1
     dropout: float = 0.0
@@ -60,10 +51,17 @@ def lstm(
     hx: tuple[Tensor, Tensor] | None,
     weights: Sequence[Tensor],
     *,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    training: bool = False,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    one_hot: bool = False,
+    return_cell_states: bool = False,
+    return_gates: bool = False,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
-    **options,
-) -> tuple:
+) -> tuple[Any, ...]:
     """An LSTM of one or more layers and directions, as torch.nn.LSTM computes it.
 
     Args:
@@ -71,6 +69,14 @@ def lstm(
             PackedSequence. With `one_hot`, integer indices, the last dimension dropped.
         hx: (h_0, c_0), (L*D, B, R) and (L*D, B, H), without B for a single sequence; None is zeros.
         weights: the flat list that `list(module.parameters())` of torch.nn.LSTM gives.
+        num_layers: L.
+        dropout: probability of zeroing an element of every layer's output but the last.
+        training: whether dropout acts.
+        bidirectional: D = 2 instead of 1.
+        batch_first: tensors in and out are (B, T, ...).
+        one_hot: the input holds integer indices in [0, I) in place of one-hot vectors.
+        return_cell_states: of an LSTM, every c_t too.
+        return_gates: of an LSTM or GRU, the gates of every step too.
         lengths: (B,) integers in [0, T] on the input's device, for a batch of padded sequences:
             what lies beyond is not read, the output there is zero, and the final states are those
             after each sequence's last step. None: all have T steps.
@@ -95,7 +101,11 @@ def lstm(
             lengths out of range there.
         RuntimeError: lengths or resets on another device.
     """
-    return _call("LSTM", input, hx, weights, Options(**options), lengths, resets)
+    options = Options(
+        num_layers, dropout, training, bidirectional, batch_first,
+        one_hot, return_cell_states, return_gates,
+    )  # fmt: skip
+    return _call("LSTM", input, hx, weights, options, lengths, resets)
 
 
 def gru(
@@ -103,13 +113,24 @@ def gru(
     hx: Tensor | None,
     weights: Sequence[Tensor],
     *,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    training: bool = False,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    one_hot: bool = False,
+    return_cell_states: bool = False,
+    return_gates: bool = False,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
-    **options,
-) -> tuple:
+) -> tuple[Any, ...]:
     """A GRU, as torch.nn.GRU computes it; arguments and errors of `lstm`, hx (L*D, B, H), gates
     "r", "z" and "n"."""
-    return _call("GRU", input, hx, weights, Options(**options), lengths, resets)
+    options = Options(
+        num_layers, dropout, training, bidirectional, batch_first,
+        one_hot, return_cell_states, return_gates,
+    )  # fmt: skip
+    return _call("GRU", input, hx, weights, options, lengths, resets)
 
 
 def rnn(
@@ -118,15 +139,26 @@ def rnn(
     weights: Sequence[Tensor],
     *,
     nonlinearity: str = "tanh",
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    training: bool = False,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    one_hot: bool = False,
+    return_cell_states: bool = False,
+    return_gates: bool = False,
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
-    **options,
-) -> tuple:
+) -> tuple[Any, ...]:
     """An Elman RNN, `nonlinearity` "tanh" or "relu", as torch.nn.RNN computes it; else as `gru`."""
     mode = f"RNN_{str(nonlinearity).upper()}"
     if mode not in CELLS:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    return _call(mode, input, hx, weights, Options(**options), lengths, resets)
+    options = Options(
+        num_layers, dropout, training, bidirectional, batch_first,
+        one_hot, return_cell_states, return_gates,
+    )  # fmt: skip
+    return _call(mode, input, hx, weights, options, lengths, resets)
 
 
 def _call(mode, input, hx, weights, options, lengths, resets):
@@ -135,6 +167,8 @@ def _call(mode, input, hx, weights, options, lengths, resets):
 
         return compiled.function(mode, input, hx, weights, options, lengths, resets)
     options.check(CELLS[mode])
+    if len(weights) < 2:
+        raise ValueError(wrong_number(CELLS[mode], weights, options.num_layers, options.directions))
     input = prepared(input, weights, options, lengths, resets)
     call = describe(CELLS[mode], input, hx, weights, options, lengths, resets)
     problem = call if isinstance(call, str) else weights_problem(call, weights)
@@ -154,11 +188,17 @@ def prepared(input, weights, options, lengths, resets):
 
 
 def integers(input):
-    """The data of a one-hot input, which must be integers."""
-    data = input.data if isinstance(input, PackedSequence) else input
+    """The data of a one-hot input, which must be integers, one for each step."""
+    packed = isinstance(input, PackedSequence)
+    data = input.data if packed else input
     if not isinstance(data, Tensor) or data.dtype not in INTEGERS:
         kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
         raise TypeError(f"one_hot=True takes a tensor of integer indices, got {kind}")
+    if data.dim() not in ((1,) if packed else (1, 2)):
+        wanted = (
+            "a packed input of data (N,)" if packed else "(T, B), (B, T) if batch_first, or (T,)"
+        )
+        raise ValueError(f"one_hot=True takes indices, {wanted}, got {tuple(data.shape)}")
     return data
 
 
@@ -187,7 +227,7 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None, pl
     if plan is None:
         plans = torch_engine.PLANS
         plan = _triton(choice.plan) if choice.engine == "triton" else plans[choice.plan]
-    if call.autocast and choice.plan != "aten":
+    if call.autocast and (choice.plan != "aten" or onednn_lacks(call)):
         plan = casting(plan)
     fresh = None
     if resets is not None:

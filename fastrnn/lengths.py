@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from .results import formed
 from .values import hidden, plainly, transforming
+from .wording import described
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -40,10 +41,15 @@ def check_form(lengths, input, options):
     if isinstance(input, PackedSequence):
         raise ValueError("lengths come with a padded input; a PackedSequence has its own")
     if not isinstance(input, Tensor) or input.dim() != (2 if options.one_hot else 3):
-        raise ValueError("lengths come with a batch of sequences, (T, B, ...) or (B, T, ...)")
+        wanted = "(T, B) or (B, T)" if options.one_hot else "(T, B, I) or (B, T, I)"
+        raise ValueError(
+            f"lengths come with a batch of sequences, {wanted}, got an input of {described(input)}"
+        )
     T, B = input.shape[:2][:: -1 if options.batch_first else 1]
     if lengths.shape != (B,):
-        raise ValueError(f"lengths must have the shape ({B},), got {tuple(lengths.shape)}")
+        raise ValueError(
+            f"lengths must have the shape ({B},), one for each sequence, got {tuple(lengths.shape)}"
+        )
     if lengths.device != input.device:
         raise RuntimeError(
             "Input and lengths tensors are not at the same device, found input tensor at "

@@ -1,16 +1,15 @@
 """What the kernels keep of a forward pass for the backward pass."""
 
-from contextlib import contextmanager
-from contextvars import ContextVar
+from .setting import Setting, variable
 
 MODES = ("save", "recompute")
 
-_chosen: ContextVar[str] = ContextVar("fastrnn_memory", default="save")
+_chosen = variable("use_memory", "save")
 
 
-@contextmanager
-def use_memory(mode: str):
-    """Within the block, forward passes in kernels keep this for their backward pass:
+def use_memory(mode: str) -> Setting:
+    """`with use_memory(mode):` within the block, or as a decorator within the calls of a function,
+    forward passes in kernels keep this for their backward pass:
 
     "save" (the default): the gates of every step. "recompute": only x, h and c; the backward pass
     works out the gates anew, all steps at once, in two matrix products and a launch. Beside its
@@ -22,12 +21,8 @@ def use_memory(mode: str):
     """
     if mode not in MODES:
         raise ValueError(f"unknown memory mode {mode!r}; there are: {', '.join(MODES)}")
-    token = _chosen.set(mode)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+    return Setting("use_memory", _chosen, mode)
 
 
 def memory_mode():
-    return _chosen.get()
+    return _chosen.get()[-1].value

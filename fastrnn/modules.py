@@ -19,8 +19,10 @@ from .describe import asked_of, describe, missing, mixed, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, integers, prepared, run
 from .kernels.cell import CELLS
+from .leaf import Leaf
 from .lengths import by_packing, check, without_padding
 from .results import squeezed
+from .single_step import check_step
 
 
 class _Recurrent(nn.RNNBase):
@@ -74,10 +76,7 @@ class _Recurrent(nn.RNNBase):
             ValueError: the module is bidirectional, so has to see a sequence's end first; else as
                 the module itself does.
         """
-        if self.bidirectional:
-            raise ValueError("a bidirectional module needs whole sequences, it can't take a step")
-        if isinstance(input, PackedSequence):
-            raise ValueError("a step takes a tensor, (B, I) or (I,), got a PackedSequence")
+        check_step(self, input, hx, resets, one_hot)
         dim = 1 if self.batch_first and input.dim() == (1 if one_hot else 2) else 0
         if torch.is_tensor(resets):
             resets = resets.unsqueeze(dim)
@@ -105,7 +104,9 @@ class _Recurrent(nn.RNNBase):
         if type(call) is str:
             return call
         if call.H != self.hidden_size:
-            return "the weights are not of hidden_size"
+            return (
+                f"the weights are of {call.H} hidden units, and hidden_size is {self.hidden_size}"
+            )
         choice = choose(call)
         if choice.plan == "aten" and call.autocast and mixed(input, hx, weights):
             return choice.reason
@@ -187,6 +188,7 @@ class LSTM(_Recurrent):
             GPU a device-side assertion).
     """
 
+    __module__ = Leaf(__name__)
     native = nn.LSTM
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
     check_forward_args = nn.LSTM.check_forward_args
@@ -204,6 +206,7 @@ class GRU(_Recurrent):
     LSTM's does.
     """
 
+    __module__ = Leaf(__name__)
     native = nn.GRU
 
     def __init__(self, *args, **kwargs):
@@ -218,6 +221,7 @@ class RNN(_Recurrent):
     `lengths`, `resets` and `one_hot`, as LSTM's does.
     """
 
+    __module__ = Leaf(__name__)
     native = nn.RNN
 
     def __init__(self, *args, **kwargs):

@@ -17,7 +17,7 @@ from torch.autograd.graph import get_gradient_edge
 from .casting import casting
 from .legacy import is_batched, one_by_one
 from .results import Results
-from .values import transforming
+from .values import numbers, transforming
 
 PIECES = (
     "ignore",
@@ -70,7 +70,7 @@ def _whole(plan, formulas, call, x, sizes, state, weights, options):
     options = options._replace(dropout=0.0, training=True)
     states = state or ()
     # What the graph holds for the backward pass must be none of the caller's tensors.
-    count, steps = len(states), None if sizes is None else tuple(sizes.tolist())
+    count, steps = len(states), None if sizes is None else tuple(numbers(sizes))
 
     def by(plan):
         def function(x, *tensors):

@@ -4,10 +4,13 @@
         other states (T, B, D*H); if `keep`, what else the way back needs
     fastrnn::layer_backward(...) -> those gradients of x, state and weights that are needed
 
-x is (T, B, I), or (T, B) indices; state one (D, B, H) tensor for each of the cell's states, or none
-at all for zeros; weights those of torch.nn's layer, in its order. Which engine serves is chosen as
+x is (T, B, I), or (T, B) indices; h_0 (D, B, H), and c_0 of an LSTM alone, or None for zeros;
+weights those of torch.nn's layer, in its order. Which engine serves is chosen as
 for any other call when the operator runs, but where there is to be a way back, out of those that
 leave the same behind for it: `way_back`, like the settings, a graph has for good.
+
+What may be absent is an argument of its own: AOTInductor hands over an empty list as None, and a
+list that holds None without it.
 """
 
 from contextlib import contextmanager
@@ -29,7 +32,8 @@ from .weights import Weights
 
 HALF = (torch.float16, torch.bfloat16)
 SETTINGS = "str cell, str engine, str precision, str memory, int D"
-TENSORS = "Tensor x, Tensor[] state, Tensor[] weights, Tensor? lengths, Tensor? resets"
+TENSORS = "Tensor x, Tensor? h_0, Tensor? c_0, Tensor[] weights, Tensor? lengths, Tensor? resets"
+GRADIENTS = "Tensor? dh, Tensor? dh_n, Tensor? dc_n, Tensor? dc"
 
 
 @torch.library.custom_op(
@@ -37,7 +41,8 @@ TENSORS = "Tensor x, Tensor[] state, Tensor[] weights, Tensor? lengths, Tensor? 
     mutates_args=(),
     schema=f"({SETTINGS}, {TENSORS}, bool keep, bool cells) -> Tensor[]",
 )
-def layer(cell, engine, precision, memory, D, x, state, weights, lengths, resets, keep, cells):
+def layer(cell, engine, precision, memory, D, x, h_0, c_0, weights, lengths, resets, keep, cells):
+    state = _given(h_0, c_0)
     with _in_force(engine, precision, memory, x.device):
         options = Options(
             bidirectional=D == 2, one_hot=x.dim() == 2, return_cell_states=cells and not keep
@@ -63,7 +68,7 @@ def layer(cell, engine, precision, memory, D, x, state, weights, lengths, resets
 
 
 @layer.register_fake
-def _(cell, engine, precision, memory, D, x, state, weights, lengths, resets, keep, cells):
+def _(cell, engine, precision, memory, D, x, h_0, c_0, weights, lengths, resets, keep, cells):
     kind, (T, B), w_hh = CELLS[cell], x.shape[:2], weights[1]
     H, S = w_hh.shape[1], len(kind.states)
     steps = (T, B, D * H)
@@ -82,27 +87,27 @@ def _(cell, engine, precision, memory, D, x, state, weights, lengths, resets, ke
 @torch.library.custom_op(
     "fastrnn::layer_backward",
     mutates_args=(),
-    schema=f"({SETTINGS}, {TENSORS}, Tensor[] kept, Tensor?[] d, bool[] needs) -> Tensor[]",
+    schema=f"({SETTINGS}, {TENSORS}, Tensor[] kept, {GRADIENTS}, bool[] needs) -> Tensor[]",
 )
 def layer_backward(
-    cell, engine, precision, memory, D, x, state, weights, lengths, resets, kept, d, needs
-):
+    cell, engine, precision, memory, D, x, h_0, c_0, weights, lengths, resets, kept, dh, dh_n, dc_n,
+    dc, needs,
+):  # fmt: skip
     with _in_force(engine, precision, memory, x.device):
         options = Options(bidirectional=D == 2, one_hot=x.dim() == 2)
         call = describe(CELLS[cell], x, None, weights, options, lengths, resets)
         way = _way(call, x, weights, lengths, resets, engine)
         S = len(call.cell.states)
         h, *others = (s.flatten(0, 1) for s in kept[:S])
-        dh, *dfinal = d[: 1 + S]
-        dstates = [None if s is None else s.flatten(0, 1) for s in (dh, *d[1 + S :])]
-        # Of zeros that nobody gave, and of weights that are not there, nothing is needed.
-        of_weights = iter(needs[1 + len(state) :])
+        dstates = [None if s is None else s.flatten(0, 1) for s in (dh, dc)[:S]]
+        # Of weights that are not there nothing is needed.
+        of_weights = iter(needs[3:])
         groups = _by_direction(weights, D)
         wanted = [w is not None and next(of_weights) for group in groups for w in group]
-        of_state = needs[1 : 1 + len(state)] or [False] * S
+        of_state = needs[1 : 1 + S]
         grads = way.backward(
-            x.flatten(0, 1), _states(call, weights, state), groups, h, others, kept[S:], dstates,
-            dfinal, (needs[0], *of_state, *wanted), False,
+            x.flatten(0, 1), _states(call, weights, _given(h_0, c_0)), groups, h, others, kept[S:],
+            dstates, [dh_n, dc_n][:S], (needs[0], *of_state, *wanted), False,
         )  # fmt: skip
         dx, rest = grads[0], zip(grads[1:], (*of_state, *wanted), strict=True)
         grads = [g for g, need in rest if need]
@@ -110,16 +115,19 @@ def layer_backward(
 
 
 @layer_backward.register_fake
-def _(cell, engine, precision, memory, D, x, state, weights, lengths, resets, kept, d, needs):
-    inputs = zip((x, *state, *weights), needs, strict=True)
+def _(
+    cell, engine, precision, memory, D, x, h_0, c_0, weights, lengths, resets, kept, dh, dh_n, dc_n,
+    dc, needs,
+):  # fmt: skip
+    inputs = zip((x, h_0, c_0, *weights), needs, strict=True)
     return [t.new_empty(t.shape) for t, need in inputs if need]
 
 
 def _setup(ctx, inputs, output):
-    *settings, x, state, weights, lengths, resets, ctx.keep, _ = inputs
-    S = len(CELLS[settings[0]].states)
-    ctx.settings, ctx.counts = settings, (len(state), len(weights), S)
-    ctx.save_for_backward(x, lengths, resets, *state, *weights, output[0], *output[1 + S :])
+    *ctx.settings, x, h_0, c_0, weights, lengths, resets, ctx.keep, _ = inputs
+    S = len(CELLS[ctx.settings[0]].states)
+    ctx.counts = len(weights), S
+    ctx.save_for_backward(x, h_0, c_0, lengths, resets, *weights, output[0], *output[1 + S :])
     ctx.set_materialize_grads(False)
 
 
@@ -129,20 +137,21 @@ def _backward(ctx, grads):
             "this graph was made without gradients, as under torch.no_grad(): to train it, compile "
             "or export it where they are enabled"
         )
-    x, lengths, resets, *tensors = ctx.saved_tensors
-    states, count, S = ctx.counts
-    state, weights = tensors[:states], tensors[states : states + count]
-    need_x, need_state, need_weights = ctx.needs_input_grad[5:8]
-    needs = [need_x, *need_state, *need_weights]
+    x, h_0, c_0, lengths, resets, *tensors = ctx.saved_tensors
+    count, S = ctx.counts
+    weights, kept = tensors[:count], tensors[count:]
+    *needs, of_weights = ctx.needs_input_grad[5:9]
+    needs += of_weights
+    # Only an LSTM has a cell state.
+    dh, dh_n, dc_n, dc = grads[:4] if S == 2 else (*grads[:2], None, None)
     found = iter(
         layer_backward(
-            *ctx.settings, x, state, weights, lengths, resets, tensors[states + count :],
-            grads[: 2 * S], needs,
+            *ctx.settings, x, h_0, c_0, weights, lengths, resets, kept, dh, dh_n, dc_n, dc, needs
         )
-    )  # fmt: skip
-    dx, *rest = [next(found) if need else None for need in needs]
+    )
+    dx, dh_0, dc_0, *dweights = [next(found) if need else None for need in needs]
     nothing = [None] * len(ctx.settings)
-    return *nothing, dx, rest[:states], rest[states:], None, None, None, None
+    return *nothing, dx, dh_0, dc_0, dweights, None, None, None, None
 
 
 layer.register_autograd(_backward, setup_context=_setup)
@@ -207,10 +216,14 @@ def _by_direction(weights, D):
     return [Weights.of_layer(weights, d, D) for d in range(D)]
 
 
+def _given(*state):
+    return [s for s in state if s is not None]
+
+
 def _states(call, weights, state):
     """The initial states, zeros if none are given."""
     zeros = weights[0].new_zeros(call.directions, call.B, call.H)
-    return list(state) or [zeros] * len(call.cell.states)
+    return state or [zeros] * len(call.cell.states)
 
 
 def _apart(outputs, inputs):

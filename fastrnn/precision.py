@@ -5,18 +5,19 @@ while torch's matrix products follow a setting of their own, "ieee" unless chang
 """
 
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
+from .setting import Setting, variable
+
 PRECISIONS = ("tf32", "tf32x3", "ieee")
 
-_chosen: ContextVar[str | None] = ContextVar("fastrnn_precision", default=None)
+_chosen = variable("use_precision", None)
 
 
-@contextmanager
-def use_precision(name: str):
-    """Within the block, fastrnn's kernels multiply float32 in the named precision.
+def use_precision(name: str) -> Setting:
+    """`with use_precision(name):` within the block, or as a decorator within the calls of a
+    function, fastrnn's kernels multiply float32 in the named precision.
 
     "tf32": operands of 11 significant bits, as torch.nn's layers by default; "tf32x3": three such
     products for one, nearly as exact as float32; "ieee": float32, without matrix units. Outside,
@@ -27,16 +28,12 @@ def use_precision(name: str):
     """
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; there are: {', '.join(PRECISIONS)}")
-    token = _chosen.set(name)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+    return Setting("use_precision", _chosen, name)
 
 
 def fp32_precision():
     """The name of the precision in force."""
-    chosen = _chosen.get()
+    chosen = _chosen.get()[-1].value
     if chosen is None:
         chosen = torch.backends.cudnn.rnn.fp32_precision
     return chosen if chosen in PRECISIONS else "ieee"

@@ -13,7 +13,7 @@ BARS = "▁▂▃▄▅▆▇█"
 COLUMNS = 24
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reach:
     """What is left of one gradient at the far end of a layer's walk through time.
 
@@ -39,6 +39,14 @@ class Reach:
     ratio: float
     half_life: float
     verdict: str
+
+    def __repr__(self) -> str:
+        return f"<{self.place(self.direction)}: {self.words}>"
+
+    def place(self, both: bool) -> str:
+        """Which gradient it is; both: where there are two directions."""
+        way = ("forward, ", "backward, ")[self.direction] if both else ""
+        return f"layer {self.layer}, {way}{self.state}"
 
     @property
     def words(self) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from .wording import described
+
 
 def check_resets(resets, input, options):
     """Raise for resets that do not fit the input, before anything is launched."""
@@ -17,6 +19,8 @@ def check_resets(resets, input, options):
         raise TypeError(f"resets must be a tensor of bool, got {kind}")
     if isinstance(input, PackedSequence):
         raise ValueError("resets come with a padded input and lengths, not with a PackedSequence")
+    if not isinstance(input, Tensor):
+        raise TypeError(f"resets come with a tensor as input, got {described(input)}")
     shape = tuple(input.shape if options.one_hot else input.shape[:-1])
     if tuple(resets.shape) != shape:
         raise ValueError(

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from . import bptt, linear, native, reference
 from .autograd import recur
 from .results import Form, Results
+from .values import numbers
 from .walk import walk_of
 from .weights import Weights
 
@@ -78,7 +79,7 @@ def layered(recurrence):
         if state is None:
             state = zero_state(call, weights, options)
         form, rows = Form.of_input(x, sizes, options)
-        sizes = (call.B,) * call.T if sizes is None else tuple(sizes.tolist())
+        sizes = (call.B,) * call.T if sizes is None else tuple(numbers(sizes))
         finals = []
         for layer in range(L):
             found, gates = [], []

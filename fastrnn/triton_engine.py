@@ -27,7 +27,7 @@ from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
 from .results import Form, Results
-from .values import plainly
+from .values import numbers, plainly
 from .walk import walk_of
 from .weights import Weights
 
@@ -260,7 +260,7 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
         rows = plainly(partial(padded_rows, call), lengths, fresh)
     else:
         rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
-        sizes = tuple(sizes.tolist())
+        sizes = tuple(numbers(sizes))
     layer = layer_of(plan, call, rows, sizes)
     finals = []
     for k in range(L):

@@ -31,6 +31,11 @@ def plainly(function, *tensors):
         return function(*map(_unwrapped, tensors))
 
 
+def numbers(tensor):
+    """A tensor's values as a list; under a transform torch 2.9 gives no such list itself."""
+    return plainly(torch.Tensor.tolist, tensor)
+
+
 def _unwrapped(tensor):
     while tensor is not None and _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)

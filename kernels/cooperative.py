@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .barrier import arrive, sign_in, spoiled, wait
 from .cooperative_plans import slab_of
-from .device import constants, of_products, on_device, pair
+from .device import OPTIONS, bound, constants, of_products, on_device, pair
 from .slab import keep_slab, load_columns, products
 from .tiles import (
     add_gradients,
@@ -124,6 +124,7 @@ def forward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -152,14 +153,15 @@ def forward_kernel(
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
-    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, PARTS, KEPT)
+    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, PARTS, BATCHED, KEPT)
     bias = ()
     for g in tl.static_range(GATES):
         bias += (load_bias(b_ptr, d * GATES + g, units, H),)
-    for chunk in range(group, tl.cdiv(B, TILES * BLOCK_B), groups):
+    chunks = tl.cdiv(B, TILES * BLOCK_B)
+    for chunk in range(bound(group), bound(chunks), bound(groups)):
         tiles, steps = _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B, TILES)
         state = _load_states(before_ptrs, units, tiles, B, STATES, H, TILES)
-        for step in range(begin, tl.minimum(end, steps)):
+        for step in range(bound(begin), bound(tl.minimum(end, steps))):
             t = time_of(step, steps, d == 1)
             new = ()
             for j in tl.static_range(TILES):
@@ -193,7 +195,7 @@ def forward_kernel(
                 h = load_columns(source, has_source, dtype, PRECISION, H, BLOCK_K, COLUMNS, PARTS)
                 product = products(
                     kept, w_ptr, h, mine, H, BLOCK_H, BLOCK_K, ROWS, JOINED, H, COLUMNS, PARTS,
-                    KEPT, BLOCK_B, PRECISION,
+                    BATCHED, KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 h_gates = ()
                 for g in tl.static_range(GATES):
@@ -252,6 +254,7 @@ def backward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -281,18 +284,21 @@ def backward_kernel(
         arrived = 0
     units = units_of(mine, BLOCK_H)
     w_ptr += d * GATES * H * H
-    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, PARTS, KEPT)
-    for chunk in range(group, tl.cdiv(B, TILES * BLOCK_B), groups):
+    kept = keep_slab(w_ptr, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, PARTS, BATCHED, KEPT)
+    chunks = tl.cdiv(B, TILES * BLOCK_B)
+    for chunk in range(bound(group), bound(chunks), bound(groups)):
         tiles, steps = _sequences_of(chunk, lengths_ptr, T, B, BLOCK_B, TILES)
         dstate = _load_states(dafter_ptrs, units, tiles, B, STATES, H, TILES)
         # A step begins with the product of the one before it on the way; the last is only that.
-        for step in range(begin, tl.minimum(end, steps + 1)):
+        for step in range(bound(begin), bound(tl.minimum(end, steps + 1))):
             t = time_of(step, steps, d == 0)
             t_product = time_of(tl.maximum(step - 1, 0), steps, d == 0)
             new = ()
             for j in tl.static_range(TILES):
                 b, lengths = tiles[j]
-                active = (t < lengths) & (step < steps)
+                # At time T no sequence is active. (A tile & a condition on `step` would be integers
+                # in Triton's interpreter, which takes only bools as a mask since 3.9.)
+                active = tl.where(step < steps, t, T) < lengths
                 rows = rows_at(t, b, B, offsets_ptr)
                 out = rows * D + d
                 rows += tl.cast(d, tl.int64) * N
@@ -300,7 +306,7 @@ def backward_kernel(
                 saved = load_slots(saved_ptr, rows, active, 0, SAVED, SLOTS, units, H)
                 after = load_state(state_ptrs, units, out, active, STATES, H)
                 has_before = t < lengths
-                has_source = (t_product < lengths) & (step > 0)
+                has_source = tl.where(step > 0, t_product, T) < lengths
                 if fresh_ptr is not None:
                     fresh = load_fresh(fresh_ptr, t, T, b, B, active)
                     has_before &= fresh == 0
@@ -322,7 +328,7 @@ def backward_kernel(
                 )  # fmt: skip
                 product = products(
                     kept, w_ptr, dgates, mine, H, BLOCK_H, BLOCK_K, 1, JOINED, GATES * H, COLUMNS,
-                    PARTS, KEPT, BLOCK_B, PRECISION,
+                    PARTS, BATCHED, KEPT, BLOCK_B, PRECISION,
                 )  # fmt: skip
                 # What comes after a wait in vain is no number.
                 dpast = (dstate[j][0] + product[0] + tl.where(vain > 0, float("nan"), 0.0),)
@@ -377,7 +383,7 @@ def forward(
     _launch(
         forward_kernel, plan, slab_of(cell, "forward", H), H, D, rows, steps, waiting,
         x, saved, w, b, h_0, *pair(before), *pair(states), *pair(after),
-        FORWARD=on_device(cell.forward), **constants(cell), PRECISION=of_products(precision),
+        FORWARD=on_device(cell.forward), **constants(cell), **of_products(precision, plan),
     )  # fmt: skip
 
 
@@ -398,7 +404,8 @@ def backward(
         backward_kernel, plan, slab_of(cell, "backward", H), H, D, rows, steps, waiting,
         saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dafter),
         *pair(dbefore),
-        BACKWARD=on_device(cell.backward), **constants(cell), PRECISION=of_products(precision),
+        BACKWARD=on_device(cell.backward), **constants(cell),
+        **of_products(precision, plan),
     )  # fmt: skip
 
 
@@ -410,5 +417,5 @@ def _launch(kernel, plan, slab, H, D, rows, steps, waiting, *arguments, **consta
     kernel[plan.slices(H) * chunks, D](
         *arguments, rows.lengths, rows.offsets, rows.fresh, counters, vain, rows.T, rows.B, rows.N,
         *steps, *patience, **constants, H=H, **plan.constants(slab), num_warps=plan.warps,
-        num_stages=1, **together,
+        num_stages=1, **together, **OPTIONS,
     )  # fmt: skip

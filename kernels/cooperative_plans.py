@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .plans import SHARED, read, shared_rows
+from .plans import SHARED, TCGEN05, read, shared_rows
 
 TABLE = Path(__file__).with_name("cooperative.csv")
 BYTES = {"half": 2, "tf32": 4, "tf32x3": 4, "ieee": 4}
@@ -42,6 +42,7 @@ class CooperativePlan(NamedTuple):
 
     The columns of W_hh are in tiles of BLOCK_K, the first KEPT of which stay on chip; each is
     multiplied in PARTS. warps: of 32 threads each. groups: how many the GPU runs at the same time.
+    tcgen05: whether the GPU has these instructions.
     """
 
     block_b: int
@@ -52,6 +53,7 @@ class CooperativePlan(NamedTuple):
     kept: int
     warps: int
     groups: int = 1
+    tcgen05: bool = False
 
     def slices(self, H):
         """The programs of a group."""
@@ -94,7 +96,7 @@ class CooperativeRow(NamedTuple):
 
     @property
     def plan(self):
-        return CooperativePlan(*self[5:])
+        return CooperativePlan(*self[5:], tcgen05=self.family in TCGEN05)
 
 
 def cooperative_plan(chip, cell, way, precision, H, B, D):

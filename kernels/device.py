@@ -37,6 +37,22 @@ def relu(x):
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
+# Options of every launch. A product and a sum are fused into one instruction: one rounding less,
+# and faster. That is the default up to Triton 3.9 and not from 3.10 on; 3.9 warns about a launch
+# that does not say.
+OPTIONS = {"enable_fp_fusion": True}
+
+
+@triton.jit
+def bound(n):
+    """A number as an argument of `range`."""
+    if INTERPRETED:
+        # The interpreters of Triton 3.5 and 3.6 call int() on an array of shape (1,), about which
+        # numpy warns and which from 2.4 on it refuses.
+        return n.handle.data.item()
+    else:
+        return n
+
 
 @triton.jit
 def rounded(x, dtype: tl.constexpr):
@@ -63,11 +79,18 @@ def operand(x, dtype: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def dot(a, b, sum, PRECISION: tl.constexpr):
-    """sum + a·b, of matrices in one dtype, with sums of float32."""
+    """sum + a·b, of matrices in one dtype, with sums of float32; a may be a batch of one matrix."""
+    batch_of_one: tl.constexpr = len(a.shape) > len(b.shape)
+    if batch_of_one:
+        b = b[None, :, :]
+        sum = sum[None, :, :]
     if INTERPRETED:  # it would multiply bfloat16 by the bits
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), sum, input_precision=PRECISION)
+        sum = tl.dot(a.to(tl.float32), b.to(tl.float32), sum, input_precision=PRECISION)
     else:
-        return tl.dot(a, b, sum, input_precision=PRECISION)
+        sum = tl.dot(a, b, sum, input_precision=PRECISION)
+    if batch_of_one:
+        sum = tl.reshape(sum, [sum.shape[1], sum.shape[2]])
+    return sum
 
 
 @cache
@@ -92,6 +115,17 @@ def pair(states):
     return states if len(states) == 2 else (*states, None)
 
 
-def of_products(precision):
-    """As tl.dot takes it; of operands in 16 bits every product is exact."""
-    return "ieee" if precision == "half" else precision
+# For a plain product by fewer than 16 columns Triton 3.9 takes Blackwell's tcgen05, and spills what
+# it loads of W_hh; for a batched product it takes mma.sync, and spills nothing. Older versions are
+# the ones to spill for a batch of one matrix.
+BATCHES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+
+
+def of_products(precision, plan):
+    """What a kernel is told of its products with W_hh: tl.dot's precision, and whether W_hh's tiles
+    are batches of one matrix."""
+    return {
+        # Of operands in 16 bits every product is exact.
+        "PRECISION": "ieee" if precision == "half" else precision,
+        "BATCHED": BATCHES and plan.tcgen05 and plan.block_b < 16 and precision != "ieee",
+    }

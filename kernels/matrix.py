@@ -14,15 +14,25 @@ from .tiles import units_of
 
 @triton.jit
 def load_weights(
-    w_ptr, gate, m, k, H: tl.constexpr, BLOCK_H: tl.constexpr, TRANSPOSED: tl.constexpr
+    w_ptr,
+    gate,
+    m,
+    k,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    BATCHED: tl.constexpr,
 ):
-    """Tile (m, k) of a gate's square of W_hh, or of its transpose.
+    """Tile (m, k) of a gate's square of W_hh, or of its transpose; if BATCHED, a batch of one.
 
     As it is in memory: after any arithmetic on it the compiler would move it from shared memory
     into registers for every product.
     """
-    rows = units_of(m, BLOCK_H)[:, None]
-    cols = units_of(k, BLOCK_H)[None, :]
+    rows, cols = units_of(m, BLOCK_H), units_of(k, BLOCK_H)
+    if BATCHED:
+        rows, cols = rows[None, :, None], cols[None, None, :]
+    else:
+        rows, cols = rows[:, None], cols[None, :]
     mask = (rows < H) & (cols < H)
     if TRANSPOSED:
         rows, cols = cols, rows
@@ -37,12 +47,13 @@ def keep_weights(
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    BATCHED: tl.constexpr,
 ):
     """The first KEPT tiles, in the order of gate, row and column."""
     kept = ()
     for n in tl.static_range(KEPT):
         gate, m, k = n // (TILES * TILES), n // TILES % TILES, n % TILES
-        kept += (load_weights(w_ptr, gate, m, k, H, BLOCK_H, TRANSPOSED),)
+        kept += (load_weights(w_ptr, gate, m, k, H, BLOCK_H, TRANSPOSED, BATCHED),)
     return kept
 
 
@@ -59,6 +70,7 @@ def add_product(
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    BATCHED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """sum + (row M of a gate's tiles) · x, a tuple of TILES tiles of units."""
@@ -66,6 +78,6 @@ def add_product(
         if (GATE * TILES + M) * TILES + k < KEPT:
             w = kept[(GATE * TILES + M) * TILES + k]
         else:
-            w = load_weights(w_ptr, GATE, M, k, H, BLOCK_H, TRANSPOSED)
+            w = load_weights(w_ptr, GATE, M, k, H, BLOCK_H, TRANSPOSED, BATCHED)
         sum = dot(w, x[k], sum, PRECISION)
     return sum

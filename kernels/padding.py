@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from .device import OPTIONS
+
 
 @triton.jit(do_not_specialize=["B", "N", "count", "width"])
 def clear_kernel(ptr, lengths_ptr, B, N, count, width, ROWS: tl.constexpr, COLS: tl.constexpr):
@@ -25,4 +27,4 @@ def clear(tensor, rows):
     count = tensor.numel() // width
     ROWS, COLS = 32, 128
     grid = (triton.cdiv(count, ROWS), triton.cdiv(width, COLS))
-    clear_kernel[grid](tensor, rows.lengths, rows.B, rows.N, count, width, ROWS, COLS)
+    clear_kernel[grid](tensor, rows.lengths, rows.B, rows.N, count, width, ROWS, COLS, **OPTIONS)

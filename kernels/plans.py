@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 # Families of GPUs that share rows, and the bytes of shared memory that their plans may take.
 SHARED = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448, "sm_100": 232448}
+# Those whose matrix instructions are tcgen05.
+TCGEN05 = ("sm_100",)
 TABLE = Path(__file__).with_name("plans.csv")
 
 
@@ -30,7 +32,7 @@ class Chip(NamedTuple):
 class Plan(NamedTuple):
     """BLOCK_B sequences a program, TILES tiles of BLOCK_H hidden units, KEPT tiles of W_hh on chip.
 
-    warps: of 32 threads each.
+    warps: of 32 threads each. tcgen05: whether the GPU has these instructions.
     """
 
     block_b: int
@@ -38,6 +40,7 @@ class Plan(NamedTuple):
     tiles: int
     kept: int
     warps: int
+    tcgen05: bool = False
 
     def constants(self):
         """As `resident.py` names them."""
@@ -65,7 +68,8 @@ class Row(NamedTuple):
     @property
     def plan(self):
         tiles = self.units // self.block_h
-        return Plan(self.block_b, self.block_h, tiles, self.kept, self.warps)
+        cut = (self.block_b, self.block_h, tiles, self.kept, self.warps)
+        return Plan(*cut, tcgen05=self.family in TCGEN05)
 
 
 def shared_rows(cell):

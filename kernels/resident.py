@@ -8,7 +8,7 @@ but the program's own threads. What lies in padding, beyond a sequence's length,
 import triton
 import triton.language as tl
 
-from .device import constants, of_products, on_device, operand, pair
+from .device import OPTIONS, bound, constants, of_products, on_device, operand, pair
 from .matrix import add_product, keep_weights
 from .tiles import (
     add_gradients,
@@ -54,6 +54,7 @@ def forward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TILES: tl.constexpr,
@@ -74,7 +75,7 @@ def forward_kernel(
     final_ptrs = (h_n_ptr, c_n_ptr)
 
     w_ptr += d * GATES * H * H
-    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, False)
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, False, BATCHED)
     state = ()
     for i in tl.static_range(TILES):
         units = units_of(i, BLOCK_H)
@@ -88,7 +89,7 @@ def forward_kernel(
         x += (load_slots(x_ptr, mine + rows, t < lengths, FIRST, GATES, SLOTS, units, H),)
     if fresh_ptr is not None:
         fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
-    for step in range(steps):
+    for step in range(bound(steps)):
         # The next step's gates are on their way while this step is worked out.
         t_next = time_of(step + 1, steps, d == 1)
         rows_next = rows_at(t_next, b, B, offsets_ptr)
@@ -121,7 +122,7 @@ def forward_kernel(
                 bias = load_bias(b_ptr, d * GATES + g, units, H)
                 sum = tl.zeros([BLOCK_H, BLOCK_B], tl.float32) + bias
                 sum = add_product(
-                    sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, PRECISION
+                    sum, kept, w_ptr, h, g, i, TILES, KEPT, H, BLOCK_H, False, BATCHED, PRECISION
                 )
                 h_gates += (sum,)
             after, saved = FORWARD(x[i], h_gates, before[i])
@@ -209,6 +210,7 @@ def backward_kernel(
     STATES: tl.constexpr,
     H: tl.constexpr,
     PRECISION: tl.constexpr,
+    BATCHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     TILES: tl.constexpr,
@@ -229,7 +231,7 @@ def backward_kernel(
     dinitial_ptrs = (dh_0_ptr, dc_0_ptr)
 
     w_ptr += d * GATES * H * H
-    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, True)
+    kept = keep_weights(w_ptr, TILES, KEPT, H, BLOCK_H, True, BATCHED)
     t_last = tl.where(d == 0, tl.maximum(lengths - 1, 0), 0)
     rows_last = rows_at(t_last, b, B, offsets_ptr) * tl.num_programs(1) + d
     after = ()
@@ -246,7 +248,7 @@ def backward_kernel(
     )  # fmt: skip
     if fresh_ptr is not None:
         fresh = load_fresh(fresh_ptr, t, T, b, B, t < lengths)
-    for step in range(steps):
+    for step in range(bound(steps)):
         t_next = time_of(step + 1, steps, d == 0)
         loaded_next = _load_step(
             t_next, steps, b, B, N, lengths, offsets_ptr, saved_ptr, dstate_ptrs, initial_ptrs,
@@ -286,8 +288,9 @@ def backward_kernel(
                 for k in tl.static_range(TILES):
                     dgate += (dgates[k][g],)
                 sum = add_product(
-                    sum, kept, w_ptr, dgate, g, i, TILES, KEPT, H, BLOCK_H, True, PRECISION
-                )
+                    sum, kept, w_ptr, dgate, g, i, TILES, KEPT, H, BLOCK_H, True, BATCHED,
+                    PRECISION,
+                )  # fmt: skip
             dparts = (sum + dbefore[i][0],)
             for s in tl.static_range(1, STATES):
                 dparts += (dbefore[i][s],)
@@ -319,8 +322,9 @@ def forward(cell, plan, precision, x, saved, w, b, initial, states, final, rows)
     forward_kernel[triton.cdiv(rows.B, plan.block_b), D](
         x, saved, w, b, *pair(initial), *pair(states), *pair(final),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
-        FORWARD=on_device(cell.forward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1,
+        FORWARD=on_device(cell.forward), **constants(cell), H=H,
+        **of_products(precision, plan), **plan.constants(), num_warps=plan.warps,
+        num_stages=1, **OPTIONS,
     )  # fmt: skip
 
 
@@ -337,6 +341,7 @@ def backward(
         saved, dgates, w, *pair(initial), *pair(states), *pair(dstates), *pair(dfinal),
         *pair(dinitial),
         rows.lengths, rows.offsets, rows.fresh, rows.T, rows.B, rows.N,
-        BACKWARD=on_device(cell.backward), **constants(cell), H=H, PRECISION=of_products(precision),
-        **plan.constants(), num_warps=plan.warps, num_stages=1,
+        BACKWARD=on_device(cell.backward), **constants(cell), H=H,
+        **of_products(precision, plan), **plan.constants(), num_warps=plan.warps,
+        num_stages=1, **OPTIONS,
     )  # fmt: skip

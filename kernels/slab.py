@@ -27,15 +27,18 @@ def _load_part(
     JOINED: tl.constexpr,
     K: tl.constexpr,
     PARTS: tl.constexpr,
+    BATCHED: tl.constexpr,
 ):
     """Tile n of columns of block m of rows: [rows, BLOCK_K], or [PARTS, rows, BLOCK_K / PARTS].
+
+    The latter if there is more than one part, or if BATCHED.
 
     As it is in memory: after any arithmetic the compiler would keep it in registers.
     """
     row = tl.arange(0, JOINED * BLOCK_H)
     units = mine * BLOCK_H + row % BLOCK_H
     rows = (m * JOINED + row // BLOCK_H) * H + units
-    if PARTS == 1:
+    if PARTS == 1 and not BATCHED:
         rows, units = rows[:, None], units[:, None]
         k = tl.arange(0, BLOCK_K)[None, :]
     else:
@@ -57,12 +60,15 @@ def keep_slab(
     JOINED: tl.constexpr,
     K: tl.constexpr,
     PARTS: tl.constexpr,
+    BATCHED: tl.constexpr,
     KEPT: tl.constexpr,
 ):
     """The first KEPT tiles of slice `mine`, in the order of columns and rows."""
     kept = ()
     for i in tl.static_range(KEPT):
-        part = _load_part(w_ptr, i // ROWS, i % ROWS, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS)
+        part = _load_part(
+            w_ptr, i // ROWS, i % ROWS, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS, BATCHED
+        )
         kept += (part,)
     return kept
 
@@ -109,6 +115,7 @@ def products(
     K: tl.constexpr,
     COLUMNS: tl.constexpr,
     PARTS: tl.constexpr,
+    BATCHED: tl.constexpr,
     KEPT: tl.constexpr,
     BLOCK_B: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -124,7 +131,7 @@ def products(
             if n * ROWS + m < KEPT:
                 w = kept[n * ROWS + m]
             else:
-                w = _load_part(w_ptr, n, m, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS)
+                w = _load_part(w_ptr, n, m, mine, H, BLOCK_H, BLOCK_K, JOINED, K, PARTS, BATCHED)
             sum = dot(w, x[n], sum, PRECISION)
         sums += _apart(sum, JOINED, PARTS, BLOCK_H, BLOCK_B)
     return sums

@@ -8,7 +8,7 @@ What lies in padding, beyond a sequence's length, is left alone.
 import triton
 import triton.language as tl
 
-from .device import constants, on_device, pair
+from .device import OPTIONS, constants, on_device, pair
 from .tiles import (
     add_gradients,
     load_before,
@@ -182,7 +182,9 @@ def _launch(kernel, B, D, H, *arguments, **constants):
     block_h = min(128, max(32, triton.next_power_of_2(H)))
     block_b = 512 // block_h
     grid = (triton.cdiv(B, block_b), D, triton.cdiv(H, block_h))
-    kernel[grid](*arguments, **constants, H=H, BLOCK_B=block_b, BLOCK_H=block_h, num_warps=4)
+    kernel[grid](
+        *arguments, **constants, H=H, BLOCK_B=block_b, BLOCK_H=block_h, num_warps=4, **OPTIONS
+    )
 
 
 def forward(cell, step, x, saved, product, b, before, after, operand, states, rows):

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +16,9 @@ if not GPU:
 
 # The tensors here are tiny: a second thread only waits.
 torch.set_num_threads(1)
+
+# What is said once for a process would make a test depend on those before it.
+torch.set_warn_always(True)
 
 
 def pytest_collection_modifyitems(items):
@@ -61,6 +65,17 @@ def patching_once(monkeypatch):
 
 
 @pytest.fixture
+def lstm_under_autocast():
+    """torch.nn's LSTM runs under autocast on any CPU: by its plain formulas, where oneDNN has no
+    kernel for this one and torch.nn raises."""
+    from tests.contract import lstm_lacks, without_onednn
+
+    lacks = any(map(lstm_lacks, (torch.bfloat16, torch.float16)))
+    with without_onednn() if lacks else nullcontext():
+        yield
+
+
+@pytest.fixture
 def poisoned(monkeypatch):
     """What our package allocates holds NaN at first: what it reads it must have written."""
 
@@ -81,9 +96,13 @@ def poisoned(monkeypatch):
 
 
 @pytest.fixture
-def ieee(monkeypatch):
+def ieee():
     """Products of float32 in float32: torch.nn's on a GPU, and so the kernels'."""
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    # Not by monkeypatch: it would delete what torch 2.9 has no attribute for, but a `__getattr__`.
+    rnn = torch.backends.cudnn.rnn
+    before, rnn.fp32_precision = rnn.fp32_precision, "ieee"
+    yield
+    rnn.fp32_precision = before
 
 
 @pytest.fixture
@@ -126,3 +145,32 @@ def quick(monkeypatch):
 @pytest.fixture
 def kernels(poisoned, ieee, quick):
     """What most tests of the kernels ask for."""
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    """Of the benchmark's clock. And one thread: two that wait for each other crawl on a busy
+    machine."""
+    from benchmarks import clock
+
+    monkeypatch.setitem(clock.PACES, "cpu", clock.Pace(0.002, 15.0, 1.0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Rows of the benchmark that need no measuring; returns those that were asked for."""
+    from benchmarks import run
+    from tests.benchmarking import invented
+
+    asked = []
+
+    def measured(row, rounds):
+        asked.append(row.key)
+        return invented(row)
+
+    monkeypatch.setattr(run, "measure", measured)
+    return asked

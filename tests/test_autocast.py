@@ -1,5 +1,7 @@
 """Autocast and scaled losses by each engine; of torch.nn's rules see test_contract_autocast.py."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,6 @@ from torch import nn
 import fastrnn
 from tests.contract import (
     LSTM,
-    assert_same_outcome,
     each_class,
     exercise,
     normal,
@@ -20,7 +21,7 @@ from tests.problems import MOST, assert_near, by_engine, dtype_of, every_engine,
 
 # In Triton's interpreter numpy warns of what a GPU does in silence.
 infinite = pytest.mark.filterwarnings("ignore:invalid value encountered in:RuntimeWarning")
-pytestmark = pytest.mark.usefixtures("ieee", "quick")
+pytestmark = pytest.mark.usefixtures("ieee", "quick", "lstm_under_autocast")
 LOW = (torch.bfloat16, torch.float16)
 CASTING = [engine for engine in MOST if engine not in ("torch.cell", "torch.bptt")]
 OURS = [engine for engine in CASTING if engine not in ("auto", "torch.aten")]
@@ -105,28 +106,23 @@ def trained(module, engine, device, low):
 
 
 @infinite
-@pytest.mark.parametrize("low", [None, *LOW], ids=str)
-@pytest.mark.parametrize("engine", [e for e in MOST if e != "torch.cell"])
+@pytest.mark.parametrize(
+    ("engine", "low"),
+    [
+        *((engine, None) for engine in MOST if engine != "torch.cell"),
+        *itertools.product(CASTING, LOW),
+    ],
+    ids=str,
+)
 @each_class
 def test_a_scaled_loss(kind, engine, low, device):
     """A step of infinite gradients is skipped, as by torch.nn's module in float32, and the scale
-    halved; where torch.nn's operators serve, they may refuse float16."""
-    if low is not None and engine not in CASTING:
-        return
+    halved."""
     native, ours = (
         module.to(device) for module in twins(kind, I, H, num_layers=2, bidirectional=True)
     )
-    if engine not in OURS and low is not None:
-        _, found = assert_same_outcome(
-            lambda: trained(native, "auto", device, low), lambda: trained(ours, engine, device, low)
-        )
-        if found is None:
-            return
-    else:
-        found = trained(ours, engine, device, low)
-    native = twins(kind, I, H, num_layers=2, bidirectional=True)[0].to(device)
+    got, our_scales = trained(ours, engine, device, low)
     expected, scales = trained(native, "auto", device, None)
-    got, our_scales = found
     assert our_scales == scales == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
     assert all(map(torch.equal, got[2], got[1]))
     assert not any(map(torch.equal, got[3], got[2]))

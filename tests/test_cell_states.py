@@ -226,7 +226,7 @@ def test_explain_says_why():
     ours = fastrnn.LSTM(I, H)
     for asked, name in (("return_cell_states", "cell states"), ("return_gates", "gates")):
         text = str(fastrnn.explain(ours, X, **{asked: True}))
-        assert f"torch.aten cannot serve: torch.nn has no {name}" in text
+        assert f"torch.aten, torch.cell cannot serve: torch.nn has no {name}" in text
         with (
             fastrnn.use_engine("torch.aten"),
             pytest.raises(RuntimeError, match=f"has no {name}"),

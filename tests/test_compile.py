@@ -40,7 +40,6 @@ class Model(torch.nn.Module):
 
 
 @pytest.mark.parametrize("kind", SEQUENCES + CELLS)
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_scripts_when_restored(kind):
     model, x = Model(kind(3, 4)), torch.randn(20, 3) if kind in CELLS else torch.randn(20, 2, 3)
     expected = first(model(x))

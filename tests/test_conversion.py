@@ -145,8 +145,13 @@ def test_the_report_is_printed_unless_it_is_something_else(said, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def entered(model):
+    with fastrnn.restored(model):
+        pass
+
+
 @pytest.mark.parametrize("model", [None, "a model", [nn.GRU(2, 3)], nn.GRU, torch.zeros(2)])
-@pytest.mark.parametrize("function", [fastrnn.convert, fastrnn.restore])
+@pytest.mark.parametrize("function", [fastrnn.convert, fastrnn.restore, entered])
 def test_what_is_no_module_is_refused(function, model):
     with pytest.raises(TypeError, match=rf"torch\.nn\.Module, got {type(model).__name__}$"):
         function(model)
@@ -416,3 +421,189 @@ def test_modules_of_before_live_on_under_patch():
         assert type(model.encoder) is fastrnn.LSTM
         fastrnn.restore(model, None)
         assert type(model.encoder) is NATIVE["LSTM"]
+
+
+# Models whose own methods ask which class an RNN is of.
+
+
+class Asking(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        assert isinstance(inner, nn.RNNBase | nn.RNNCellBase)
+
+    def forward(self, x):
+        return self.inner(x)
+
+    def _init_weights(self):
+        for module in self.modules():
+            if isinstance(module, nn.LSTM):
+                nn.init.zeros_(module.weight_hh_l0)
+
+
+class ByInstance(Asking):
+    def begin_state(self):
+        return None if isinstance(self.inner, nn.LSTM) else ()
+
+
+class ByType(Asking):
+    @property
+    def states(self):
+        return [type(module) is torch.nn.LSTM for module in self.modules()]
+
+
+class ByMatch(Asking):
+    def forward(self, x):
+        match self.inner:
+            case nn.LSTM():
+                return self.inner(x)
+
+
+TABLE = {nn.LSTM: 2, nn.GRU: 1}
+
+
+def states(module):
+    return TABLE[type(module)]
+
+
+class ByTable(Asking):
+    @staticmethod
+    def states(module):
+        return states(module)
+
+
+class Derived(ByInstance):
+    pass
+
+
+@pytest.mark.parametrize("holder", [ByInstance, ByType, ByMatch, ByTable, Derived])
+@pytest.mark.parametrize("place", [nn.Identity, lambda rnn: nn.Sequential(nn.ModuleList([rnn]))])
+def test_what_a_holder_asks_the_class_of_is_left_alone(holder, place, said):
+    report, lines = said
+    rnn = nn.LSTM(3, 4)
+    model = nn.Sequential(nn.LSTM(3, 4), holder(rnn))
+    if place is not nn.Identity:
+        model[1].inner = place(rnn)
+    (name,) = (name for name, module in model.named_modules() if module is rnn)
+    fastrnn.convert(model, report)
+    assert type(rnn) is nn.LSTM
+    assert type(model[0]) is fastrnn.LSTM
+    asker = {ByInstance: "ByInstance.begin_state", Derived: "ByInstance.begin_state"}
+    asker = asker.get(holder, f"{holder.__name__}.{'forward' if holder is ByMatch else 'states'}")
+    assert lines[1] == (
+        f"fastrnn: {name}: left alone, {asker} asks for torch.nn.LSTM by its class; "
+        "call fastrnn.patch() before the model is built instead"
+    )
+    # Of another class it may be, and whoever names the module itself means it.
+    assert type(fastrnn.convert(holder(nn.GRU(3, 4)), None).inner) is (
+        nn.GRU if holder is ByTable else fastrnn.GRU
+    )
+    assert type(fastrnn.convert(rnn, None)) is fastrnn.LSTM
+    assert type(fastrnn.restore(model, None)[0]) is nn.LSTM
+
+
+def test_a_holder_that_mentions_a_class_and_asks_for_another_is_none():
+    class Builder(Asking):
+        def grown(self, x):
+            assert isinstance(x, torch.Tensor)
+            return self.LSTM(x)
+
+        def reset_parameters(self):
+            assert isinstance(self.inner, nn.LSTM)
+
+    assert type(fastrnn.convert(Builder(nn.LSTM(3, 4)), None).inner) is fastrnn.LSTM
+
+
+def test_a_shared_module_that_one_of_its_holders_asks_about_is_left_alone():
+    rnn = nn.LSTM(3, 4)
+    fastrnn.convert(nn.ModuleList([Asking(rnn), ByInstance(rnn)]), None)
+    assert type(rnn) is nn.LSTM
+
+
+def ours():
+    return fastrnn.convert(Tagger(), None)
+
+
+def test_restored_is_for_a_block(capsys):
+    model = ours()
+    classes, before = rnns(model), {name: dict(vars(m)) for name, m in model.named_modules()}
+    with fastrnn.restored(model) as inside:
+        assert inside is model
+        assert rnns(model) == {name: NATIVE[kind.__name__] for name, kind in classes.items()}
+        with fastrnn.restored(model.blocks):
+            pass
+        assert type(model.blocks[0]) is nn.GRU
+    assert rnns(model) == classes
+    for name, module in model.named_modules():
+        assert vars(module).keys() == before[name].keys()
+        assert all(vars(module)[key] is value for key, value in before[name].items())
+    assert capsys.readouterr().out == ""
+
+
+def test_restored_ends_with_an_exception_too():
+    model = ours()
+    classes = rnns(model)
+    with pytest.raises(KeyError, match="mine"), fastrnn.restored(model):
+        raise KeyError("mine")
+    assert rnns(model) == classes
+
+
+def test_restored_gives_back_what_it_changed_and_nothing_else():
+    model = ours()
+    model.blocks.append(nn.RNN(2, 3))
+    removed = model.last
+    with fastrnn.restored(model):
+        del model.last
+        model.added = nn.LSTM(2, 3)
+        model.own = fastrnn.GRU(2, 3)
+        fastrnn.convert(model.blocks[0], None)
+        twin = copy.deepcopy(model)
+    assert type(removed) is fastrnn.RNNCell
+    assert type(model.added) is nn.LSTM
+    assert type(model.own) is fastrnn.GRU
+    assert [type(block) for block in model.blocks] == [fastrnn.GRU, fastrnn.RNN, nn.RNN]
+    assert type(twin.encoder) is nn.LSTM
+
+
+@pytest.mark.parametrize("when", ["before", "within", "both"])
+def test_parametrizations_and_restored(when):
+    model, x = nn.LSTM(3, 4, 2, dtype=DOUBLE), normal(9, 2, 3)
+    if when != "within":
+        parametrizations.weight_norm(model, W_HH)
+    fastrnn.convert(model, None)
+    with fastrnn.restored(model):
+        assert isinstance(model, nn.LSTM)
+        if when != "before":
+            parametrizations.weight_norm(model, "weight_ih_l0")
+        expected = exercise(model, x)
+    assert isinstance(model, fastrnn.LSTM)
+    assert not isinstance(model, nn.LSTM)
+    assert_same(exercise(model, x), expected)
+    with fastrnn.restored(model):
+        for name in list(model.parametrizations):
+            parametrize.remove_parametrizations(model, name)
+        assert type(model) is nn.LSTM
+    assert type(model) is fastrnn.LSTM
+
+
+def test_restored_says_what_it_leaves_alone(said):
+    report, lines = said
+    model = nn.Sequential(OurWithForward(3, 4), fastrnn.GRU(4, 4))
+    with fastrnn.restored(model, report):
+        assert type(model[0]) is OurWithForward
+    assert lines == [
+        "fastrnn: 0: left alone, OurWithForward is a subclass of fastrnn.GRU; "
+        "derive it from torch.nn.GRU instead"
+    ]
+
+
+def test_initialisers_by_class_see_restored_modules():
+    model = ours()
+
+    def zeros(module):
+        if type(module) is nn.LSTM:
+            nn.init.zeros_(module.weight_hh_l0)
+
+    with fastrnn.restored(model):
+        model.apply(zeros)
+    assert not model.encoder.weight_hh_l0.any()

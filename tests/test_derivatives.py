@@ -30,9 +30,6 @@ from tests.contract import (
 from tests.functions import flat, function_of
 from tests.problems import ENGINES, HERE, assert_right, by_engine, dtype_of, move
 
-# torch's own, when forward mode is first used.
-FORWARD_MODE = "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
-pytestmark = pytest.mark.filterwarnings(FORWARD_MODE)
 DOUBLE = torch.float64
 T, B, I, H = 3, 2, 2, 2
 X = normal(T, B, I)

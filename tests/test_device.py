@@ -19,8 +19,6 @@ EPS = torch.finfo(torch.float32).eps
 TINY = torch.finfo(torch.float32).tiny
 BLOCK = 128
 every_cell = pytest.mark.parametrize("cell", cells.CELLS.values(), ids=cells.CELLS)
-# Of Triton 3.9, about a default of 3.10.
-pytestmark = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 
 
 @triton.jit
@@ -79,7 +77,8 @@ def _map_kernel(x_ptr, y_ptr, n, FUNCTION: tl.constexpr, BLOCK: tl.constexpr):
 def mapped(function, x):
     """A tile function of every number of a tensor, as float64 on the CPU, NaN where not written."""
     y = torch.full_like(x, torch.nan)
-    _map_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, y, x.numel(), function, BLOCK)
+    grid = (triton.cdiv(x.numel(), BLOCK),)
+    _map_kernel[grid](x, y, x.numel(), function, BLOCK, **tiles.OPTIONS)
     return y.double().cpu()
 
 
@@ -145,7 +144,8 @@ def test_the_lines_of_a_cell_run_in_a_kernel(device, cell, std, n):
     results = [torch.zeros(c, n, device=device) for c in (states, gates, gates, states)]
     arguments = [t.to(device) for t in (x, h, before, dafter)]
     grid = (triton.cdiv(n, BLOCK),)
-    _step_kernel[grid](*arguments, *results, n, rebound(cell), gates, states, BLOCK)
+    constants = (rebound(cell), gates, states, BLOCK)
+    _step_kernel[grid](*arguments, *results, n, *constants, **tiles.OPTIONS)
 
     x, h, before, dafter = (t.double().unbind() for t in (x, h, before, dafter))
     after, saved = cell.forward(x, h, before)

@@ -389,6 +389,15 @@ def test_results_can_be_kept():
         found.h = None
 
 
+def test_a_notebook_shows_the_text_and_no_tensors():
+    found = fastrnn.diagnose(fastrnn.GRU(3, 4, bidirectional=True), torch.randn(9, 2, 3))
+    assert repr(found) == str(found)
+    assert "tensor(" not in repr(found)
+    (forward, backward) = found.reach
+    assert repr(forward) == f"<layer 0, h: {forward.words}>"
+    assert repr(backward) == f"<layer 0, backward, h: {backward.words}>"
+
+
 @each_class
 @pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize(

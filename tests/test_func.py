@@ -21,11 +21,7 @@ from tests.contract import GRU, LSTM, TANH, UNPROJECTED, Kind, cotangents, norma
 from tests.functions import flat
 from tests.problems import ENGINES, HERE, assert_near, dtype_of
 
-pytestmark = [
-    pytest.mark.usefixtures("kernels"),
-    # torch's own, when forward mode is first used.
-    pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("kernels")
 V, T, B, I, H = 3, 3, 2, 2, 3
 # What of our own has rules for transforms.
 NAMES = tuple(name for name in HERE if name not in ("torch.aten", "torch.cell"))

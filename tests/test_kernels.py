@@ -18,6 +18,7 @@ from fastrnn.kernels import device as tile_functions  # noqa: E402
 from fastrnn.kernels import tiles  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
 from fastrnn.kernels.cooperative_plans import CooperativePlan  # noqa: E402
+from fastrnn.kernels.device import OPTIONS  # noqa: E402
 from fastrnn.kernels.plans import Plan  # noqa: E402
 from fastrnn.kernels.rows import Rows  # noqa: E402
 from fastrnn.reference import recurrence  # noqa: E402
@@ -140,6 +141,20 @@ def test_every_cooperative_plan(cell, plan, mode, device):
 
 
 @every_cell
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(8, 16, 2, 5, 4, tcgen05=True), CooperativePlan(8, 1, 16, 16, 1, 1, 4, tcgen05=True)],
+    ids=ENGINES[1:],
+)
+def test_products_of_batches_of_one_matrix(cell, plan, device, monkeypatch):
+    """As from Triton 3.9 on, for Blackwell."""
+    monkeypatch.setattr(tile_functions, "BATCHES", True)
+    layer = replace(layer_for(cell, "dense", plan, 3, [3] * 5, device), precision="tf32x3")
+    assert tile_functions.of_products(layer.precision, plan)["BATCHED"]
+    assert_layer_is_right(layer, move(tensors_for(layer, 2, 20, 1), device))
+
+
+@every_cell
 @pytest.mark.parametrize("plan", [None, PLANS["two tiles, some kept"], SMALL], ids=ENGINES)
 @pytest.mark.parametrize("mode", ["dense", "packed", "padded"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
@@ -193,7 +208,7 @@ def test_rows_beyond_32_bits(packed, device):
     offsets[t] = first
     out = torch.zeros(16, dtype=torch.int64, device=device)
     at = [torch.tensor([n], device=device) for n in (t, b)]
-    _rows_kernel[(1,)](*at, offsets, out, B, packed)
+    _rows_kernel[(1,)](*at, offsets, out, B, packed, **OPTIONS)
     assert first > 2**31
     assert out.tolist() == [first + b + k for k in range(16)]
 
@@ -210,7 +225,7 @@ def test_addresses_beyond_32_bits(device):
     """Of a gate in the last slot, as the kernels work them out, with all of its factors."""
     T, B, SLOTS, H = 4096, 8192, 4, 1024
     out = torch.zeros(2, 16, dtype=torch.int64, device=device)
-    _address_kernel[1, 2](out, T - 1, B, T * B, SLOTS, H)
+    _address_kernel[1, 2](out, T - 1, B, T * B, SLOTS, H, **OPTIONS)
     for d in range(2):
         row = d * T * B + (T - 1) * B
         assert out[d].tolist() == [((row + b) * SLOTS + 4) * H - 1 for b in range(16)]
@@ -227,7 +242,7 @@ def test_a_walk_through_time_stays_within_it(steps, device):
     """Beyond its end, where a program loads ahead, and where there is no step at all."""
     for backwards in (0, 1):
         out = torch.full((9,), -5, dtype=torch.int32, device=device)
-        _time_kernel[(1,)](out, steps, backwards)
+        _time_kernel[(1,)](out, steps, backwards, **OPTIONS)
         walk = list(range(steps))[:: -1 if backwards else 1] or [0]
         assert out.tolist() == [*walk, *[walk[-1]] * 9][:9]
 
@@ -247,7 +262,7 @@ def test_rounding_is_torchs(dtype, device):
     odd = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 65504, 3.38e38, 1.0])
     x = torch.cat([ties, -ties, odd, torch.randn(240) * 10])[:256].to(device)
     out = torch.empty(256, dtype=dtype, device=device)
-    _round_kernel[(1,)](x, out, 256)
+    _round_kernel[(1,)](x, out, 256, **OPTIONS)
     torch.testing.assert_close(out, x.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 

@@ -15,7 +15,7 @@ from benchmarks import cooperative_sweep, plans, sweep, tune  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.compiling import Needs, in_compiler  # noqa: E402
 from benchmarks.plans import read_report  # noqa: E402
-from fastrnn.kernels import cooperative, cooperative_plans, resident, step  # noqa: E402
+from fastrnn.kernels import cooperative, cooperative_plans, padding, resident, step  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
 from fastrnn.kernels.plans import SHARED, TABLE, Chip, Row, largest, plan_for, read  # noqa: E402
 
@@ -302,7 +302,8 @@ def test_numbers_of_steps_and_sequences_are_not_compiled_for():
 
 
 def launched_twice():
-    """Of launches with a stand-in for a GPU: the kernels in the order of their calls."""
+    """Of launches with a stand-in for a GPU: the kernels in the order of their calls, and whether
+    they are cooperative and fuse products and sums."""
     import torch
 
     from fastrnn.kernels.cooperative_plans import CooperativePlan
@@ -328,12 +329,16 @@ def launched_twice():
         def __getitem__(self, grid):
             def launch(*arguments, **options):
                 made = self.kernel.warmup(*arguments, grid=grid, **options)
-                seen.append([made.hash, made.metadata.launch_cooperative_grid])
+                made_for = made.metadata
+                seen.append(
+                    [made.hash, made_for.launch_cooperative_grid, made_for.enable_fp_fusion]
+                )
 
             return launch
 
-    for module, way in itertools.product((resident, cooperative), sweep.WAYS):
-        setattr(module, f"{way}_kernel", Warm(getattr(module, f"{way}_kernel")))
+    kernels = list(itertools.product((resident, step, cooperative), sweep.WAYS))
+    for module, what in (*kernels, (padding, "clear")):
+        setattr(module, f"{what}_kernel", Warm(getattr(module, f"{what}_kernel")))
     cell, D, H = CELLS["GRU"], 2, 32
     for T, B in ((3, 16), (4, 7)):
         rows = Rows(T, B, T * B)
@@ -344,6 +349,11 @@ def launched_twice():
         plan = Plan(16, 32, 1, 3, 4)
         resident.forward(cell, plan, "tf32", *forward, state, states, state, rows)
         resident.backward(cell, plan, "tf32", *backward, state, state, rows)
+        step.forward(cell, 0, gates, gates, state[0], b, state, state, None, states, rows)
+        step.backward(
+            cell, 0, gates, gates, state[0], gates, state, states, states, state, state, rows
+        )
+        padding.clear(gates, rows._replace(lengths=torch.zeros(B, dtype=torch.int64)))
         plan = CooperativePlan(16, 1, 16, 32, 2, 9, 4)
         counters, vain = torch.zeros(99, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
         for waiting in (None, cooperative.Waiting(counters, vain, 9, 9)):
@@ -353,12 +363,15 @@ def launched_twice():
     return seen
 
 
-def test_a_second_launch_compiles_nothing_and_is_cooperative_where_programs_wait():
+def test_a_second_launch_compiles_nothing_and_is_cooperative_where_programs_wait(monkeypatch):
+    # Each launch asks for it: from Triton 3.10 on it is not the default.
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")
     seen = in_compiler(launched_twice)
-    assert len(seen) == 12
-    assert seen[:6] == seen[6:]
-    assert [together for _, together in seen[:6]] == [False] * 4 + [True] * 2
-    assert len({kernel for kernel, _ in seen}) == 6
+    assert len(seen) == 18
+    assert seen[:9] == seen[9:]
+    assert [together for _, together, _ in seen[:9]] == [False] * 7 + [True] * 2
+    assert all(fused for _, _, fused in seen)
+    assert len({kernel for kernel, _, _ in seen}) == 9
 
 
 @pytest.fixture

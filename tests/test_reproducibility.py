@@ -239,7 +239,12 @@ def test_dropout_under_checkpointing(kind, engine, form, reentrant, device):
         torch.manual_seed(5)
         return list(checkpoint(flat, *tensors((x, hx)), use_reentrant=reentrant))
 
-    assert_same_bits(exercise(module, x, hx, checkpointed), exercise(module, x, hx, call))
+    expected = exercise(module, x, hx, call)
+    if reentrant:  # the first forward pass is without gradients, where oneDNN may round otherwise
+        with torch.no_grad():
+            results = tensors(call(module, x, hx))
+        expected |= {f"result {n}": result for n, result in enumerate(results)}
+    assert_same_bits(exercise(module, x, hx, checkpointed), expected)
 
 
 @every(HERE, FORMS[:2])

@@ -209,7 +209,7 @@ def test_explain_says_why():
     ours = fastrnn.GRU(I, H)
     text = str(fastrnn.explain(ours, X, resets=RESETS))
     assert "torch.nn has no resets" in text
-    assert "torch.aten cannot serve: torch.nn has no resets" in text
+    assert "torch.aten, torch.cell cannot serve: torch.nn has no resets" in text
     for name in ("torch.aten", "torch.cell"):
         with fastrnn.use_engine(name), pytest.raises(RuntimeError, match="has no resets"):
             ours(X, resets=RESETS)
