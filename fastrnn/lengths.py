@@ -122,7 +122,8 @@ class AtPlaces(Function):
     @staticmethod
     def backward(ctx, d):
         (places,) = ctx.saved_tensors
-        return d.flatten(0, 1).index_select(0, places), None, None
+        # flatten has no rule for batches of gradients, reshape has.
+        return d.reshape(-1, d.shape[-1]).index_select(0, places), None, None
 
 
 def _packing(layout, batch_first, lengths):
