@@ -1,6 +1,9 @@
+import re
 from pathlib import Path
 
 from setuptools import setup
+
+README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
 # The device code lives in the top-level folder `kernels/` and installs as `fastrnn.kernels`: a
 # top-level package of that name would shadow Hugging Face's `kernels`, which transformers imports.
@@ -8,14 +11,28 @@ setup(
     name="fastrnn",
     version="0.1.0",
     description="Drop-in LSTM, GRU and RNN for PyTorch that finish sooner",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    # A package index shows no picture and follows no link that is relative to the checkout.
+    long_description=re.sub(r"!?\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", README),
     long_description_content_type="text/markdown",
+    author="The fastrnn authors",
+    keywords=["LSTM", "GRU", "RNN", "PyTorch", "Triton", "CUDA", "recurrent neural networks"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=["fastrnn", "fastrnn.kernels"],
     package_dir={"fastrnn": "fastrnn", "fastrnn.kernels": "kernels"},
-    package_data={"fastrnn.kernels": ["*.csv"]},
+    package_data={"fastrnn": ["py.typed", "*.pyi"], "fastrnn.kernels": ["*.csv"]},
     install_requires=["torch>=2.9"],
     extras_require={
         # Triton comes with CUDA builds of torch; name it only to run kernels in its interpreter.
@@ -27,6 +44,7 @@ setup(
             "triton>=3.5; platform_system == 'Linux'",
             "hypothesis",
             "matplotlib",
+            "mypy",  # what a type checker sees of fastrnn
             "numpy",
             "onnx",  # torch's exporter needs this and onnxscript; onnxruntime runs what comes out
             "onnxruntime",

@@ -1,4 +1,33 @@
-"""LSTM, GRU and RNN for PyTorch that a user swaps in by changing one word."""
+"""LSTM, GRU and RNN for PyTorch that a user swaps in by changing one word.
+
+    import fastrnn
+    rnn = fastrnn.GRU(64, 128, num_layers=2)    # was: torch.nn.GRU(64, 128, num_layers=2)
+
+Modules, with torch.nn's arguments, parameters, state_dict, results and errors:
+
+    LSTM, GRU, RNN                  whole sequences; `step` takes one time step of a stream
+    LSTMCell, GRUCell, RNNCell      one time step
+    functional.lstm, gru, rnn       for those who hold the weights themselves
+
+For models that exist:
+
+    convert(model), restore(model)  torch.nn's modules become fastrnn's in place, and back
+    with restored(model):           torch.nn's classes for a block
+    patch(), unpatch()              torch.nn.LSTM is fastrnn.LSTM from now on, and no longer
+    with patched():                 the same for a block
+
+To look and to choose:
+
+    explain(module, x)              which engine would serve the call, and why
+    diagnose(module, x)             how much of the gradient reaches the first time steps
+    with use_engine("resident"):    the engine for a block
+    with use_precision("tf32x3"):   how the kernels multiply float32
+    with use_memory("recompute"):   less memory in training, for more time
+
+`python -m fastrnn` prints the versions and the GPU at hand.
+"""
+
+from typing import TYPE_CHECKING
 
 from . import (
     functional,
@@ -11,6 +40,9 @@ from .explanation import Explanation, explain
 from .memory import use_memory
 from .modules import GRU, LSTM, RNN
 from .precision import use_precision
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis, diagnose
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,4 +78,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return __all__
+    return [*__all__, "__version__"]

@@ -4,8 +4,9 @@ A conversion changes the class of the module object and nothing else: parameters
 training flag, references held by optimizers all stay what they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -26,9 +27,10 @@ REPLACED_BY = {
     )
 }
 NATIVE_OF = {ours: native for native, ours in REPLACED_BY.items()}
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
+def convert(model: Model, report: Callable[[str], None] | None = print) -> Model:
     """Make every torch.nn RNN and cell of a model, or the model itself, a fastrnn one, in place.
 
     Parametrized modules and those that `fully_shard` has sharded are converted too. Left alone are:
@@ -49,14 +51,14 @@ def convert(model: nn.Module, report: Callable[[str], None] | None = print) -> n
     return model
 
 
-def restore(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
+def restore(model: Model, report: Callable[[str], None] | None = print) -> Model:
     """The way back of `convert`: every fastrnn module becomes torch.nn's, in place."""
     _swap(model, NATIVE_OF, report)
     return model
 
 
 @contextmanager
-def restored(model: nn.Module, report: Callable[[str], None] | None = print):
+def restored(model: Model, report: Callable[[str], None] | None = print) -> Iterator[Model]:
     """`restore` for the length of a block, for programs that know torch.nn's modules by class.
 
         with fastrnn.restored(model):

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from tests.selection import quick as quick_suite
+
 GPU = torch.cuda.is_available()
 if not GPU:
     # Triton reads it when a kernel is defined, so it must be set before any import of one.
@@ -21,8 +23,23 @@ torch.set_num_threads(1)
 torch.set_warn_always(True)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="every case of every test; without it, so many of a test's cases that every value of "
+        "every parameter occurs",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
     """What compiles for minutes goes first, so that no worker is left alone with it in the end."""
+    named = any("::" in argument for argument in config.args)
+    if not config.getoption("full") and not named:
+        kept = quick_suite(items)
+        chosen = {item.nodeid for item in kept}
+        config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in chosen])
+        items[:] = kept
     items.sort(key=lambda item: item.path.name != "test_plans.py")
 
 

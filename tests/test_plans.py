@@ -96,30 +96,54 @@ def test_the_best_candidates_come_first():
     assert (128, 2, 8) in cuts[4:]
 
 
-def problems(family, cell, way):
-    """Of some rows of the table those that don't fit, or not into the expected instructions."""
+# The tables are cut for the Triton that torch's CUDA builds bring: 3.5 to 3.7, for torch 2.9 to 2.13.
+# A newer compiler allots registers in another way, and some programs that leave none free spill a
+# few bytes a thread with it. That is no fault of a result, and as long as it stays so few, little
+# time; tables for that compiler are cut when a torch brings it.
+NEWER = tuple(map(int, triton.__version__.split(".")[:2])) > (3, 7)
+FEW_SPILLS = 96 if NEWER else 0
+
+
+def fits(kind, row, used):
+    """Whether a plan fits by its sweep, but for few spills with a newer compiler."""
+    return used.spills <= FEW_SPILLS and kind.fits(row, used._replace(spills=0))
+
+
+def problems(family, cell, way, every):
+    """Of rows of the table those that don't fit, or not into the expected instructions.
+
+    Every row, or of each precision the one that leaves the fewest registers.
+    """
+    report = read_report(plans.KINDS["resident"])[1]
+    lines = [line for line in report if line.row[:3] == (family, cell, way)]
+    if not every:
+        lines.sort(key=lambda line: line.needs.registers)
+        lines = {line.row.precision: line for line in lines}.values()
     found = []
-    for row in ROWS:
-        if row[:3] == (family, cell, way):
-            for rows in ("padded", "dense")[: 2 if row.units == 128 else 1]:
-                used = sweep.measure(row, rows=rows)
-                if not sweep.fits(row, used) or used.instruction not in instructions(row):
-                    found.append([row, rows, used])
+    for row in (line.row for line in lines):
+        for rows in ("padded", "dense")[: 2 if row.units == 128 else 1]:
+            used = sweep.measure(row, rows=rows)
+            if not fits(sweep, row, used) or used.instruction not in instructions(row):
+                found.append([row, rows, used])
     return found
 
 
 def instructions(row):
-    """Those of the matrix units: of the larger ones from 64 units and 16 sequences upwards."""
+    """Those of the matrix units: of the larger ones from 64 units and 16 sequences upwards; a newer
+    compiler may take these for 8 sequences."""
     if row.precision == "ieee":
         return ["fma"]
     if row.family == "sm_90" and row.block_h >= 64 and row.block_b >= 16:
         return ["wgmma.mma_async"]
+    if row.family == "sm_90" and row.block_h >= 64 and NEWER:
+        return ["mma.sync", "wgmma.mma_async"]
     return ["mma.sync", "tcgen05.mma"] if row.family == "sm_100" else ["mma.sync"]
 
 
 @pytest.mark.parametrize(("family", "cell", "way"), sorted({row[:3] for row in ROWS}))
-def test_every_plan_fits(family, cell, way):
-    assert in_compiler(problems, family, cell, way) == []
+def test_every_plan_fits(family, cell, way, pytestconfig):
+    every = pytestconfig.getoption("full")
+    assert in_compiler(problems, family, cell, way, every) == []
 
 
 def tightest(family, cell):
@@ -143,7 +167,7 @@ def test_the_tightest_plans_fit(family, cell):
     assert seen
     for row, used in seen:
         row, used = cooperative_plans.CooperativeRow(*row), Needs(*used)
-        assert cooperative_sweep.fits(row, used), (row, used)
+        assert fits(cooperative_sweep, row, used), (row, used)
         assert used.instruction != "fma", row
 
 
