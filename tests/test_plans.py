@@ -96,10 +96,10 @@ def test_the_best_candidates_come_first():
     assert (128, 2, 8) in cuts[4:]
 
 
-# The tables are cut for the Triton that torch's CUDA builds bring: 3.5 to 3.7, for torch 2.9 to 2.13.
+# The tables are cut for the Triton that CUDA builds of torch bring: 3.5 to 3.7, torch 2.9 to 2.13.
 # A newer compiler allots registers in another way, and some programs that leave none free spill a
-# few bytes a thread with it. That is no fault of a result, and as long as it stays so few, little
-# time; tables for that compiler are cut when a torch brings it.
+# few bytes a thread. Results stay right, and so few bytes take little time; tables for that
+# compiler are cut when a torch brings it.
 NEWER = tuple(map(int, triton.__version__.split(".")[:2])) > (3, 7)
 FEW_SPILLS = 96 if NEWER else 0
 
