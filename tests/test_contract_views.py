@@ -183,6 +183,12 @@ def test_hooks_survive_a_change_in_place(kind, engine, form, device):
 def test_results_without_gradients_take_some_in(kind, engine, form, device):
     with torch.no_grad():
         results = made(kind, engine, form, device)
+        if form == "batch_first":  # of an LSTM on a CPU torch.nn's own operator gives a view
+            (native, _), x, hx = pair_of(kind, engine, form, device)
+            natives = called(native, x, hx)
+            views = [mine._is_view() for mine in results]
+            assert not any(views) or views == [native._is_view() for native in natives]
+            results = [mine.clone() if mine._is_view() else mine for mine in results]
     factor = torch.ones((), dtype=results[0].dtype, device=device, requires_grad=True)
     expected = sum(result.sum() for result in results)
     sum(result.mul_(factor).sum() for result in results).backward()
