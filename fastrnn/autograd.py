@@ -7,6 +7,7 @@ All that is known of it here is `layer`: a `bptt.Layer` (one direction, on a CPU
     backward(...)                         -> the gradients of all inputs
     gate_gradients(...)                   -> only those that take a walk through time
     walks(D, device), widened(V)          for what torch's own operators do (`linear.py`), and vmap
+    marks, marked(*marks)                 its own tensors, and the layer with others in their places
 
 x is (N, I) or (N,) indices; state one (D, B, H) tensor or None for each of the cell's states;
 weights a `Weights` for each direction; h (N, D*H), and so is c after every step, which is in "other
@@ -26,63 +27,75 @@ from .nesting import nestable
 from .values import transforming
 
 
-def recur(layer, x, state, weights, cells=False):
+def recur(layer, x, state, weights, cells=False, form=None):
     """(h, final states, other states) of a layer, differentiable if need be.
 
-    The other states are there if that is needed, or if asked for by `cells`.
+    The other states are there if that is needed, or if asked for by `cells`. form: None, or the
+    `Form` that h is given.
     """
     tensors = (x, *state, *chain.from_iterable(weights))
     S = len(layer.cell.states)
     if transforming():
-        outputs = Transformed.apply(layer, *tensors)
+        h, *rest = Transformed.apply(layer, *tensors)
+        h = h if form is None else form.shaped(h)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        outputs = Recurrence.apply(layer, *tensors)
+        # The caller may change what frozen weights are multiplied by before the backward pass, as
+        # with torch.nn. The backward pass reads a copy, which autograd saves and releases.
+        h_0 = state[0]
+        if not any(w.w_ih.requires_grad for w in weights):
+            x = x.clone()
+        if h_0 is not None and not any(w.w_hh.requires_grad for w in weights):
+            h_0 = h_0.clone()
+        h, *rest = Recurrence.apply(layer, form, x, h_0, *tensors[2:])
     else:
         with torch.no_grad():
-            return layer.forward(x, state, weights, keep_all=False, cells=cells)[:3]
-    return outputs[0], outputs[1 : 1 + S], outputs[1 + S : 2 * S]
+            h, final, others, _ = layer.forward(x, state, weights, keep_all=False, cells=cells)
+            return h if form is None else form.shaped(h), final, others
+    return h, tuple(rest[:S]), tuple(rest[S : 2 * S - 1])
 
 
 class Recurrence(Function):
-    """h, *final, *others = Recurrence.apply(layer, x, *state, *weights), for plain autograd.
+    """h, *final, *others = Recurrence.apply(layer, form, x, *state, *weights), for plain autograd.
 
     The backward pass is the layer's. Where it is itself to be differentiated (`create_graph`) it is
     `Adjoint`'s, and products.
     """
 
     @staticmethod
-    def forward(ctx, layer, x, *tensors):
+    def forward(ctx, layer, form, x, *tensors):
         state, weights = inputs_of(layer.cell, tensors)
         h, final, others, saved = layer.forward(x, state, weights, keep_all=True)
-        ctx.layer = layer
+        h = h if form is None else form.shaped(h)
         ctx.set_materialize_grads(False)
-        # Only the gradient of W_ih, and second derivatives, read x. With a frozen W_ih the caller
-        # may reuse x's memory, so autograd is not asked to watch it, and a copy is kept.
-        watched = any(w.w_ih.requires_grad for w in weights)
-        ctx.unwatched_x = None if watched else (x, x.clone())
-        ctx.save_for_backward(None if ctx.unwatched_x else x, *tensors, h, *others, *saved)
+        # Hooks for saved tensors are to see the layer's own tensors too.
+        marks = layer.marks
+        ctx.layer = layer if _none(marks) else layer.marked(*[None] * len(marks))
+        ctx.form = form
+        ctx.save_for_backward(*marks, x, *tensors, h, *others, *saved)
         return h, *final, *others
 
     @staticmethod
     def backward(ctx, dh, *d):
-        layer, needs = ctx.layer, ctx.needs_input_grad[1:]
-        x, *rest = ctx.saved_tensors
-        if ctx.unwatched_x:
-            original, x = ctx.unwatched_x
+        layer, form, needs = ctx.layer, ctx.form, ctx.needs_input_grad[2:]
+        found = ctx.saved_tensors
+        count = len(layer.marks)
+        marks, (x, *rest) = found[:count], found[count:]
+        layer = layer if _none(marks) else layer.marked(*marks)
         tensors, (h, *kept) = rest[: len(needs) - 1], rest[len(needs) - 1 :]
         S = len(layer.cell.states)
         dfinal, dstates = d[:S], (dh, *d[S:])
         if torch.is_grad_enabled() or transforming() or any(map(is_batched, (dh, *d))):
-            if ctx.unwatched_x and original.requires_grad:
-                x = _valued(original, x)
-            return None, *_differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs)
+            grads = _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs, form)
+            return None, None, *grads
         state, weights = inputs_of(layer.cell, tensors)
         others, saved = kept[: S - 1], kept[S - 1 :]
+        if form is not None:
+            h, dh = form.rows(h), None if dh is None else form.rows(dh)
+            dstates = dh, *d[S:]
         # What was saved may give way to gradients, unless there may be another way back.
         spare = not torch._C._autograd._get_current_graph_task_keep_graph()
-        return None, *layer.backward(
-            x, state, weights, h, others, saved, dstates, dfinal, needs, spare
-        )
+        grads = layer.backward(x, state, weights, h, others, saved, dstates, dfinal, needs, spare)
+        return None, None, *grads
 
 
 class Transformed(Function):
@@ -144,15 +157,18 @@ class Transformed(Function):
         return vmapped(Transformed, info.batch_size, in_dims[1:], layer, tensors, dims, out_dims)
 
 
-def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
+def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs, form=None):
     """The gradients of x and `tensors`, so that they can be differentiated and vectorised."""
     if any(map(is_batched, (*dstates, *dfinal))):
         S = len(dstates)
 
         def alone(*d):
-            return _differentiably(layer, x, tensors, h, kept, d[:S], d[S:], needs)
+            return _differentiably(layer, x, tensors, h, kept, d[:S], d[S:], needs, form)
 
         return one_by_one(alone, (*dstates, *dfinal))
+    if form is not None:
+        h, (dh, *d) = form.rows(h), dstates
+        dstates = None if dh is None else form.rows(dh), *d
     state, weights = inputs_of(layer.cell, tensors)
     D = len(weights)
     dgates, *dstate = Adjoint.apply(layer, D, x, *tensors, h, *kept, *dstates, *dfinal)
@@ -166,7 +182,5 @@ def _differentiably(layer, x, tensors, h, kept, dstates, dfinal, needs):
     return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
 
 
-def _valued(x, values):
-    """`values`, as far as derivatives go in the place of `x`."""
-    with torch.enable_grad():
-        return values + (x - x.detach())
+def _none(marks):
+    return all(mark is None for mark in marks)

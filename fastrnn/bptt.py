@@ -37,7 +37,7 @@ LOOPS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What `Recurrence` runs: one direction. For the fields see `forward`.
+    """What `Recurrence` runs: one direction. For the fields see `forward`, and `autograd.py`.
 
     No tuple: torch.func looks into those, and would wrap the tensor in it.
     """
@@ -48,6 +48,13 @@ class Layer:
     fresh: Tensor | None = None
 
     rows_of_saved: ClassVar[int] = 0  # the dimension of rows in what `forward` saves
+
+    @property
+    def marks(self):
+        return (self.fresh,)
+
+    def marked(self, fresh):
+        return replace(self, fresh=fresh)
 
     def walks(self, D, device):
         return [walk_of(self.sizes, self.reverse, None, self.fresh, device)]

@@ -14,6 +14,7 @@ from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
 from .kernels.cell import CELLS
 from .leaf import Leaf
+from .results import squeezed
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
 
@@ -44,7 +45,7 @@ class _Cell(nn.RNNCellBase):
         call, choice, input, hx, weights = planned
         _, final = run(call, choice, input, hx, weights, Options())
         states = [final] if isinstance(final, Tensor) else final
-        states = [s.view(s.shape[1:]) for s in states]
+        states = [squeezed(s, 0) for s in states]
         return tuple(states) if len(states) > 1 else states[0]
 
     def _planned(self, input, hx):

@@ -245,6 +245,8 @@ def run(call, choice, input, hx, weights, options, lengths=None, resets=None, pl
 
 
 def _fresh(D, batch_first, resets, lengths):
+    # The backward pass's own: the caller may fill theirs anew.
+    resets = resets.clone()
     resets = resets.unsqueeze(1) if resets.dim() == 1 else resets.t() if batch_first else resets
     return fresh_from(resets, lengths, D)
 
@@ -264,13 +266,11 @@ def _run(plan, call, input, hx, fresh, weights, options, lengths=None):
             results = results._replace(final=final)
         return results.given(lambda rows: PackedSequence(rows, sizes, order, back))
     if input.dim() == (1 if options.one_hot else 2):
+        options = options._replace(batch_first=False)
         states = None if states is None else tuple(s.unsqueeze(1) for s in states)
         results = plan(call, input.unsqueeze(1), None, states, weights, options, **marks)
         final = tuple(s.squeeze(1) for s in results.final)
         return results._replace(final=final).given(lambda steps: steps.squeeze(1))
-    if options.batch_first:
-        results = plan(call, input.transpose(0, 1), None, states, weights, options, **marks)
-        return results.given(lambda steps: steps.transpose(0, 1))
     results = plan(call, input, None, states, weights, options, **marks)
     return results.given(lambda steps: steps)
 

@@ -4,10 +4,11 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from .results import formed
-from .values import hidden, plainly
+from .values import hidden, plainly, transforming
 from .wording import described
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -83,9 +84,8 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
     some_empty = empty.any()
 
     def padded(sequence):
-        rows = sequence.data
-        steps = rows.new_zeros(layout.numel(), rows.shape[1]).index_copy(0, places, rows)
-        steps = steps.unflatten(0, layout)
+        place = _at_places if transforming() else AtPlaces.apply
+        steps = place(sequence.data, places, layout)
         if not some_empty:
             return steps
         return steps.masked_fill(empty[:, None, None] if options.batch_first else empty[:, None], 0)
@@ -101,6 +101,29 @@ def by_packing(forward, input, hx, lengths, options, fresh=None):
         ]
         final = final[0] if single else tuple(final)
     return padded(output), final, *(formed(padded, part) for part in inner)
+
+
+def _at_places(rows, places, layout):
+    """Rows (N, K) at their places among those of (*layout, K), and zeros elsewhere."""
+    padded = rows.new_zeros(layout.numel(), rows.shape[1]).index_copy(0, places, rows)
+    return padded.unflatten(0, layout)
+
+
+class AtPlaces(Function):
+    """The same for plain autograd, in one tensor that is no view (see `results.py`)."""
+
+    @staticmethod
+    def forward(ctx, rows, places, layout):
+        ctx.save_for_backward(places)
+        padded = rows.new_zeros(*layout, rows.shape[1])
+        padded.flatten(0, 1).index_copy_(0, places, rows)
+        return padded
+
+    @staticmethod
+    def backward(ctx, d):
+        (places,) = ctx.saved_tensors
+        # flatten has no rule for batches of gradients, reshape has.
+        return d.reshape(-1, d.shape[-1]).index_select(0, places), None, None
 
 
 def _packing(layout, batch_first, lengths):

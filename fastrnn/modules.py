@@ -22,6 +22,7 @@ from .functional import Options, integers, prepared, run
 from .kernels.cell import CELLS
 from .leaf import Leaf
 from .lengths import by_packing, check, without_padding
+from .results import squeezed
 from .single_step import check_step
 
 
@@ -97,7 +98,7 @@ class _Recurrent(nn.RNNBase):
         if torch.is_tensor(resets):
             resets = resets.unsqueeze(dim)
         output, hx = self(input.unsqueeze(dim), hx, resets=resets, one_hot=one_hot)
-        return output.squeeze(dim), hx
+        return squeezed(output, dim), hx
 
     def _options(self, one_hot, return_cell_states=False, return_gates=False):
         return Options(

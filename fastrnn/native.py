@@ -12,11 +12,12 @@ import warnings
 
 import torch
 from torch.autograd.function import Function
+from torch.autograd.graph import get_gradient_edge
 
 from .casting import casting
 from .legacy import is_batched, one_by_one
 from .results import Results
-from .values import transforming
+from .values import numbers, transforming
 
 PIECES = (
     "ignore",
@@ -68,11 +69,13 @@ def _whole(plan, formulas, call, x, sizes, state, weights, options):
     """Layers without dropout between them."""
     options = options._replace(dropout=0.0, training=True)
     states = state or ()
+    # What the graph holds for the backward pass must be none of the caller's tensors.
+    count, steps = len(states), None if sizes is None else tuple(numbers(sizes))
 
     def by(plan):
         def function(x, *tensors):
-            state = tensors[: len(states)] or None
-            results = plan(call, x, sizes, state, tensors[len(states) :], options)
+            sizes = None if steps is None else torch.tensor(steps)
+            results = plan(call, x, sizes, tensors[:count] or None, tensors[count:], options)
             return results.output, *results.final
 
         return function
@@ -83,7 +86,11 @@ def _whole(plan, formulas, call, x, sizes, state, weights, options):
 
 
 class Native(Function):
-    """outputs = Native.apply(operators, formulas, *tensors): both functions of the tensors."""
+    """outputs = Native.apply(operators, formulas, *tensors): both functions of the tensors.
+
+    The operators have a graph of their own, whose ends are kept. It holds no tensor but what they
+    have saved, and of that torch's hooks for saved tensors know.
+    """
 
     @staticmethod
     def forward(ctx, operators, formulas, *tensors):
@@ -91,11 +98,12 @@ class Native(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         needs = ctx.needs_input_grad[2:]
-        inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors, needs, strict=True)]
         with torch.enable_grad():
+            inputs, starts = zip(*map(_begun, tensors, needs), strict=True)
             outputs = operators(*inputs)
-        ctx.graph = inputs, outputs
-        return tuple(output.detach() for output in outputs)
+        ctx.graph = starts, [get_gradient_edge(output) for output in outputs]
+        # An output becomes one of this Function's, but for a view, which would be the operators'.
+        return tuple(o.detach() if o._is_view() else o for o in outputs)
 
     @staticmethod
     def backward(ctx, *grads):
@@ -108,8 +116,6 @@ class Native(Function):
                 outputs = ctx.formulas(*inputs)
         else:
             inputs, outputs = ctx.graph
-            if not keep:
-                ctx.graph = None
         wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
         given = [(o, d) for o, d in zip(outputs, grads, strict=True) if d is not None]
         if not given:
@@ -127,4 +133,21 @@ class Native(Function):
 
         grads = [d for _, d in given]
         found = iter(one_by_one(back, grads) if any(map(is_batched, grads)) else back(*grads))
+        if not keep:
+            ctx.graph = None
         return None, None, *(next(found) if need else None for need in needs)
+
+
+def _begun(tensor, needed):
+    """A tensor for a graph of its own to begin with, and the place of its gradient in that graph,
+    if one is needed."""
+    alone = tensor.detach()
+    if not needed:
+        return alone, None
+    alone.requires_grad_()
+    if isinstance(tensor, torch.nn.Parameter):
+        return alone, get_gradient_edge(alone)
+    # The graph holds on to the leaf that it begins with, so that is to have no memory.
+    begun = alone.view_as(alone)
+    alone.data = alone.new_empty(0)
+    return begun, get_gradient_edge(begun)

@@ -3,7 +3,8 @@
 A plan is a function (call, x, sizes, state, weights, options) -> Results:
 
     call      the `Call` that was chosen for
-    x         (T, B, I), or packed rows (N, I); without I for one-hot input
+    x         (T, B, I), or (B, T, I) if options.batch_first, or packed rows (N, I); without I for
+              one-hot input; the output is laid out as x
     sizes     None, or the batch sizes of a packed input
     state     one (L*D, B, ...) tensor for each of the cell's states, or None for zeros
     weights   the flat list of a torch.nn module
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from . import bptt, linear, native, reference
 from .autograd import recur
-from .results import Results, joined, shaped
+from .results import Form, Results
 from .values import numbers
 from .walk import walk_of
 from .weights import Weights
@@ -64,7 +65,7 @@ def operator(call, x, sizes, state, weights, options):
     hx = hx if len(hx) > 1 else hx[0]
     run = SEQUENCES[call.cell.name]
     if sizes is None:
-        output, *final = run(x, hx, weights, *stack, False)
+        output, *final = run(x, hx, weights, *stack, options.batch_first)
     else:
         output, *final = run(x, sizes, hx, weights, *stack)
     return Results(output, tuple(final))
@@ -77,12 +78,8 @@ def layered(recurrence):
         L, D = call.layers, call.directions
         if state is None:
             state = zero_state(call, weights, options)
-        if sizes is None:
-            rows, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
-            sizes = (call.B,) * call.T
-        else:
-            rows, shape = x, x.shape[:1]
-            sizes = tuple(numbers(sizes))
+        form, rows = Form.of_input(x, sizes, options)
+        sizes = (call.B,) * call.T if sizes is None else tuple(numbers(sizes))
         finals = []
         for layer in range(L):
             found, gates = [], []
@@ -105,12 +102,12 @@ def layered(recurrence):
                 if options.dropout > 0:
                     rows = torch.dropout(rows, options.dropout, options.training)
         # The backward pass of the loop needs h as it is now; what the caller gets, the caller may
-        # change in place, as with torch.nn: it is no view either, since a hook on one is lost then.
+        # change in place, as with torch.nn.
         alone = D == 1 and not outputs[0].requires_grad
-        output = shaped(outputs[0], shape) if alone else joined(outputs, shape)
+        output = form.shaped(outputs[0]) if alone else form.joined(outputs)
         cells = [c for (c,) in others] if options.return_cell_states else None
         final = tuple(map(torch.stack, zip(*finals, strict=True)))
-        return Results.of_rows(shape, output, final, cells, gates)
+        return Results.of_rows(form, output, final, cells, gates)
 
     return plan
 
@@ -134,7 +131,7 @@ def cell_plan(call, x, sizes, state, weights, options):
     per = len(weights) // call.layers
     zeros = weights[0].new_zeros(call.B, call.H) if state is None else None
     layers = []
-    xs = x.unbind(0)
+    xs = x.unbind(1 if options.batch_first else 0)
     for k in range(call.layers):
         now = [zeros] * len(call.cell.states) if state is None else [part[k] for part in state]
         w = weights[k * per : k * per + per]
@@ -147,7 +144,7 @@ def cell_plan(call, x, sizes, state, weights, options):
         if k < call.layers - 1 and options.dropout > 0:
             xs = torch.dropout(torch.stack(xs), options.dropout, options.training).unbind(0)
     final = tuple(map(torch.stack, zip(*layers, strict=True)))
-    return Results(torch.stack(xs), final)
+    return Results(Form((call.T, call.B), options.batch_first).turned(torch.stack(xs)), final)
 
 
 reference_plan = layered(reference_recurrence)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from . import cooperation, linear, stepping
-from .adjoint import at, of_direction
+from .adjoint import at
 from .autograd import recur
 from .chips import cooperative_plans, resident_plans
 from .inputs import input_rows
@@ -26,7 +26,7 @@ from .kernels.rows import Rows
 from .memory import memory_mode
 from .neighbours import before, product_with_before
 from .precision import products
-from .results import Results, shaped
+from .results import Form, Results
 from .values import numbers, plainly
 from .walk import walk_of
 from .weights import Weights
@@ -51,6 +51,15 @@ class Layer:
     recompute: bool
 
     rows_of_saved: ClassVar[int] = 1  # the dimension of rows in what `forward` saves
+
+    @property
+    def marks(self):
+        return self.rows.lengths, self.rows.offsets, self.rows.fresh
+
+    def marked(self, *marks):
+        lengths, offsets, fresh = _contiguous(marks)
+        rows = self.rows._replace(lengths=lengths, offsets=offsets, fresh=fresh)
+        return replace(self, rows=rows)
 
     def walks(self, D, device):
         rows = self.rows
@@ -124,6 +133,9 @@ class Layer:
         (gates,) = _contiguous(saved) or (None,)
         if gates is None and cell.saved:
             gates, spare = self._recompute(x, state, weights, states), True
+        if saved and spare:
+            # Should the backward pass fail after this and be tried again, torch will notice.
+            torch.autograd.graph.increment_version(gates)
         dgates = gates if gates is not None and spare else w.new_empty(D, rows.N, cell.slots, H)
         tensors = (gates, dgates, w, state, states, dstates, dfinal, dstate)
         if self.plans is None:
@@ -239,15 +251,14 @@ PLANS_OF = {
 def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None):
     """A stack of layers by the engine `plan`; the rest as in `torch_engine.py`.
 
-    lengths: None, or (B,) integers on the device of x; fresh: None, or (D, T, B) bool; both for x
-    of (T, B, ...).
+    lengths: None, or (B,) integers on the device of x; fresh: None, or (D, T, B) bool; both for
+    input that is not packed.
     """
     L, D = call.layers, call.directions
+    form, h = Form.of_input(x, sizes, options)
     if sizes is None:
-        h, shape = x.reshape(call.T * call.B, *x.shape[2:]), (call.T, call.B)
         rows = plainly(partial(padded_rows, call), lengths, fresh)
     else:
-        h, shape = x, x.shape[:1]
         rows = plainly(lambda sizes: packed_rows(sizes, x.device), sizes)
         sizes = tuple(numbers(sizes))
     layer = layer_of(plan, call, rows, sizes)
@@ -258,10 +269,12 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
         if state is not None:
             initial = [s[here] for s in state]
         w = [Weights.of_layer(weights, n, L * D) for n in range(L * D)[here]]
-        below = h
-        h, final, others = recur(layer, below, initial, w, options.return_cell_states)
+        below, last = h, k == L - 1
+        h, final, others = recur(
+            layer, below, initial, w, options.return_cell_states, form if last else None
+        )
         finals.append(final)
-        if k < L - 1 and options.dropout > 0:
+        if not last and options.dropout > 0:
             h = torch.dropout(h, options.dropout, options.training)
     final = tuple(final) if L == 1 else tuple(map(torch.cat, zip(*finals, strict=True)))
     cells, gates = None, []
@@ -271,11 +284,12 @@ def run(plan, call, x, sizes, state, weights, options, lengths=None, fresh=None)
         parts = zip(walks, others[0].chunk(D, 1), strict=True)
         cells = [walk.rows(walk.states(c)) for walk, c in parts]
     if options.return_gates:
+        states = form.rows(h).chunk(D, 1)
         gates = [
-            linear.gates(call.cell, walk, below, at(initial, d), w[d], of_direction([h], d, D)[0])
+            linear.gates(call.cell, walk, below, at(initial, d), w[d], states[d])
             for d, walk in enumerate(walks)
         ]
-    return Results.of_rows(shape, shaped(h, shape), final, cells, gates)
+    return Results.of_rows(form, h, final, cells, gates)
 
 
 def layer_of(plan, call, rows, sizes=None):
