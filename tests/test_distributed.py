@@ -44,6 +44,7 @@ def test_fully_sharded_data_parallel(device, tmp_path):
     launched("fsdp", device, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled.*single process:UserWarning")
 def test_checkpoints(tmp_path):
     """Of two processes, in shards and as a whole, for one process: in fastrnn and in torch.nn."""

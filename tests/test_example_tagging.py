@@ -108,6 +108,7 @@ def short(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_runs_and_is_better_than_its_baselines(short, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tagging, "BATCH", 12)
     out = tmp_path / "out"

@@ -338,6 +338,7 @@ def test_a_compiled_module_keeps_nothing(kind):
 # What need not be kept may be changed.
 
 
+@pytest.mark.slow
 @each_class
 @pytest.mark.parametrize("engine", [e for e in MOST if e not in ("auto", "torch.cell")])
 @pytest.mark.parametrize("create_graph", [False, True])

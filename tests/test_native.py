@@ -48,6 +48,7 @@ def test_is_torch_nns_step(kind, x, device):
     assert_twins_agree(native, ours, move(x, device), move(state_for(ours, 3), device))
 
 
+@pytest.mark.slow
 @every_module
 def test_derivatives_in_eval_mode(kind, device):
     """Of the first order and of the second, one by one and in batches."""

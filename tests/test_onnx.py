@@ -94,6 +94,7 @@ def test_every_call_in_onnx_operators(kind):
     assert_runs_alike(model, proto, *problem(7, [3, 0, 7, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PROJECTED, UNPROJECTED[1]], ids=str)
 def test_an_example_of_one_step_of_one_sequence(kind):
     """torch is inclined to take a size of 1 for one that never changes."""
@@ -143,6 +144,7 @@ class Forms(nn.Module):
         return results
 
 
+@pytest.mark.slow
 def test_indices_and_single_sequences():
     def example(T, B):
         return torch.randint(I, (T, B)), torch.randn(T, I), torch.randn(4, H)

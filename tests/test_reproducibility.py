@@ -135,6 +135,7 @@ def test_with_deterministic_algorithms(kind, engine, form, device, request):
     assert_same_bits(step_of(kind, engine, form, device), expected)
 
 
+@pytest.mark.slow
 @every([engine for engine in MOST if engine != "torch.aten"], FORMS[:1])
 @each_class
 def test_second_derivatives(kind, engine, form, device, deterministic):
@@ -153,6 +154,7 @@ def test_second_derivatives(kind, engine, form, device, deterministic):
     assert_same_bits(*seen)
 
 
+@pytest.mark.slow
 @each_class
 @pytest.mark.parametrize("threads", [1, 2])
 def test_loops_in_chunks_and_threads(kind, threads):
@@ -196,6 +198,7 @@ print(json.dumps(here.digest(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["fresh", "busy"])
 def test_in_another_process(state, device):
     command = [sys.executable, "-c", ELSEWHERE, device, state]
