@@ -137,7 +137,7 @@ def test_any_sizes_in_any_chunks(cell, sizes, chunk, reverse, bias, used, seed):
         return [h, *final, *grads]
 
     def loop():
-        h, *final = Recurrence.apply(Layer(cell, tuple(sizes), reverse), *inputs)
+        h, *final = Recurrence.apply(Layer(cell, tuple(sizes), reverse), None, *inputs)
         return h, final[: len(cell.states)]
 
     def steps():
@@ -173,7 +173,7 @@ def test_gradcheck(cell, reverse, sizes, check, monkeypatch):
     monkeypatch.setattr(schedule, "CHUNK_STEPS", 2)
     *inputs, _ = arguments(cell, sizes)
     assert check(
-        lambda *tensors: Recurrence.apply(Layer(cell, sizes, reverse), *tensors, None), inputs
+        lambda *tensors: Recurrence.apply(Layer(cell, sizes, reverse), None, *tensors, None), inputs
     )
 
 
@@ -347,7 +347,7 @@ def test_nobody_elses_tensors_are_changed(kind, form, options):
 def test_gradients_of_the_final_states_are_not_changed(cell, reverse, sizes):
     """Past the module: there the stacking of final states would hide it."""
     inputs = arguments(cell, sizes)
-    results = Recurrence.apply(Layer(cell, sizes, reverse), *inputs)
+    results = Recurrence.apply(Layer(cell, sizes, reverse), None, *inputs)
     dresults = cotangents(results)
     before = [d.clone() for d in dresults]
     grads = torch.autograd.grad(results, inputs[:-1], dresults)

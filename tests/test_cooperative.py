@@ -189,7 +189,7 @@ def results(layer, inputs):
     """All that forward and backward give."""
 
     def run(inputs):
-        h, *final = Recurrence.apply(layer, *inputs)
+        h, *final = Recurrence.apply(layer, None, *inputs)
         return h, final[: len(layer.cell.states)]
 
     return shown(run, inputs)
@@ -303,12 +303,12 @@ def test_waiting_in_vain(cell, device, spoiled):
 def test_waiting_in_vain_on_the_way_back(device, spoiled):
     layer, inputs = problem("GRU", "dense", PLANS["two groups"], device)
     inputs = [t if t is None else t.requires_grad_() for t in inputs]
-    h, _ = Recurrence.apply(layer, *inputs)
+    h, _ = Recurrence.apply(layer, None, *inputs)
     gradients = spoiled(torch.autograd.grad, h.sum(), [t for t in inputs if t is not None])
     assert not h.isnan().any()
     assert all(gradient.isnan().all() for gradient in gradients)
     with pytest.raises(RuntimeError, match=r"fastrnn.use_engine\('step'\) does without waiting"):
-        Recurrence.apply(layer, *inputs)
+        Recurrence.apply(layer, None, *inputs)
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def test_gates_made_anew_for_the_way_back(cell, mode, device):
         layer = replace(layer, rows=layer.rows._replace(fresh=fresh))
 
         def run(inputs, layer=layer):
-            h, *final = Recurrence.apply(layer, *inputs)
+            h, *final = Recurrence.apply(layer, None, *inputs)
             return h, final[: len(layer.cell.states)]
 
         seen.append(shown(run, move(tensors_for(layer, 2, 20, 2), device)))

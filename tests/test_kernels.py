@@ -88,7 +88,7 @@ def assert_layer_is_right(layer, inputs):
     """No more than twice the error of the same formulas in torch, by the rule for numbers."""
 
     def kernels(inputs):
-        h, *final = Recurrence.apply(layer, *inputs)
+        h, *final = Recurrence.apply(layer, None, *inputs)
         return h, final[: len(layer.cell.states)]
 
     def formulas(inputs):

@@ -96,10 +96,10 @@ def test_too_large_to_stay_on_chip(device, monkeypatch):
     x = torch.zeros(4, 2, 3, device=device)
     (reason,) = refused("resident", lambda: model(x))
     assert "W_hh does not fit on the chip" in reason
-    assert "H=1000, training of GRU in tf32 precision takes" in reason
+    assert "H=1000, training of GRU in ieee precision takes" in reason
     with torch.no_grad():
         (reason,) = refused("resident", lambda: model(x))
-    assert "H=1000, inference of GRU in tf32 precision takes" in reason
+    assert "H=1000, inference of GRU in ieee precision takes" in reason
 
 
 H200 = Chip("sm_90", 132, SHARED["sm_90"])

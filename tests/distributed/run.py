@@ -32,8 +32,9 @@ def main(name, device, folder):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                # Said of torch.nn's own modules too, with packed or batch_first input.
+                # Said of torch.nn's own modules too: with packed or batch_first input, with proj_size.
                 warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+                warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
                 scenario(device, Path(folder))
         except Exception:
             errors[scenario.__name__] = traceback.format_exc()
