@@ -22,14 +22,14 @@ def current(module):
     """The flat list of a module's weights for this call."""
     parameters, flat = module._parameters, module._flat_weights
     names, refs = module._flat_weights_names, module._flat_weight_refs
-    try:
-        for name, weight, ref in zip(names, flat, refs, strict=True):
-            if parameters[name] is not weight or ref() is not weight:
+    try:  # What _weights_have_changed asks, in less time if all are parameters.
+        for name, ref in zip(names, refs, strict=True):
+            if parameters[name] is not ref():
                 break
         else:
             return flat
     except (KeyError, TypeError, ValueError):
-        pass  # a weight is no parameter, or None, or there are more weights than names
+        pass  # A name is of no parameter, a parameter is None, or a reference is missing.
     if not module._weights_have_changed():
         return flat
     weights = _by_names(module)
