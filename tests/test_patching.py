@@ -262,6 +262,44 @@ def test_parametrized_modules_from_before():
     assert type(model) is NATIVE["GRU"]
 
 
+class Hub:
+    """A second base that has a hook for subclasses, and members of the names of fastrnn's."""
+
+    native = "hub"
+
+    def __init_subclass__(cls, tag=None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.tag = tag
+
+    def step(self):
+        return self.native
+
+
+@each_name
+def test_second_bases_are_reached(name):
+    class Before(NATIVE[name], Hub, tag="before"):
+        pass
+
+    with fastrnn.patched():
+
+        class Within(NATIVE[name], Hub, tag="within"):
+            pass
+
+        for kind, tag in ((Before, "before"), (Within, "within")):
+            model = kind(5, 7)
+            assert (model.tag, model.step(), kind.native) == (tag, "hub", "hub")
+            assert "_own_helper" not in vars(kind)
+            plain = NATIVE[name](5, 7)
+            plain.load_state_dict(model.state_dict())
+            assert_same(
+                exercise(model, sample(name).float()), exercise(plain, sample(name).float())
+            )
+        with pytest.raises(TypeError, match="takes no keyword arguments"):
+
+            class Refused(NATIVE[name], tag="none"):
+                pass
+
+
 def test_a_class_of_both_kinds_keeps_its_bases():
     class Both(fastrnn.GRU, NATIVE["GRU"]):
         def __init__(self):
