@@ -93,4 +93,8 @@ class _Hidden:
         self.base, self.name = base, name
 
     def __get__(self, instance, owner):
-        return getattr(super(self.base, owner if instance is None else instance), self.name)
+        try:
+            return getattr(super(self.base, owner if instance is None else instance), self.name)
+        except AttributeError:
+            text = f"type object {owner.__name__!r} has no attribute {self.name!r}"
+            raise AttributeError(text) from None

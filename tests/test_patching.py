@@ -127,8 +127,9 @@ def test_modules_from_before_are_what_they_were(kind):
         assert_same(exercise(model, x, None, getattr(nn, name).forward), expected)
         assert repr(model) == text
         assert [a for a in dir(model) if hasattr(model, a)] == attributes
-        with pytest.raises(AttributeError, match="has no attribute 'step'"):
-            model.step  # noqa: B018
+        for holder, words in ((model, f"'{name}' object"), (NATIVE[name], f"type object '{name}'")):
+            with pytest.raises(AttributeError, match=f"{words} has no attribute 'step'"):
+                holder.step  # noqa: B018
         with pytest.raises(TypeError, match=r"fastrnn\.convert"):
             fastrnn.explain(model, x)
         assert type(NATIVE[name](5, 7)) is NATIVE[name]
