@@ -49,11 +49,16 @@ def current(module):
 def in_a_graph(module):
     """The same where torch.compile or torch.export reads it: nothing is kept.
 
+    An empty list: the names are more or fewer than the references, so the call is for torch.nn,
+    which refuses it in some versions.
+
     Raises:
         RuntimeError: a program has put a tensor into the list, and another under a name. Whether
             torch.nn would use the former depends on calls between the two, which a graph forgets.
     """
     names, refs, flat = module._flat_weights_names, module._flat_weight_refs, module._flat_weights
+    if len(names) != len(refs):
+        return []
     for name, ref in zip(names, refs, strict=True):
         weight = _read_twice(module, name)
         if weight is not None and ref is not None and ref() is not weight:
