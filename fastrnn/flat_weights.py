@@ -22,14 +22,14 @@ def current(module):
     """The flat list of a module's weights for this call."""
     parameters, flat = module._parameters, module._flat_weights
     names, refs = module._flat_weights_names, module._flat_weight_refs
-    try:
-        for name, weight, ref in zip(names, flat, refs, strict=True):
-            if parameters[name] is not weight or ref() is not weight:
+    try:  # What _weights_have_changed asks, in less time if all are parameters.
+        for name, ref in zip(names, refs, strict=True):
+            if parameters[name] is not ref():
                 break
         else:
             return flat
     except (KeyError, TypeError, ValueError):
-        pass  # a weight is no parameter, or None, or there are more weights than names
+        pass  # A name is of no parameter, a parameter is None, or a reference is missing.
     if not module._weights_have_changed():
         return flat
     weights = _by_names(module)
@@ -49,11 +49,16 @@ def current(module):
 def in_a_graph(module):
     """The same where torch.compile or torch.export reads it: nothing is kept.
 
+    An empty list: the names are more or fewer than the references, so the call is for torch.nn,
+    which refuses it in some versions.
+
     Raises:
         RuntimeError: a program has put a tensor into the list, and another under a name. Whether
             torch.nn would use the former depends on calls between the two, which a graph forgets.
     """
     names, refs, flat = module._flat_weights_names, module._flat_weight_refs, module._flat_weights
+    if len(names) != len(refs):
+        return []
     for name, ref in zip(names, refs, strict=True):
         weight = _read_twice(module, name)
         if weight is not None and ref is not None and ref() is not weight:

@@ -36,6 +36,8 @@ class _Recurrent(nn.RNNBase):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if not getattr(cls, "_is_fastrnn", False):
+            return  # It derives from torch.nn's class, while `patch` is in force.
         base = next((kind for kind in cls.__mro__[1:] if "native" in vars(kind)), None)
         cls._own_helper = base and own_helper(cls, base)
 

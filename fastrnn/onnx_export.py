@@ -42,9 +42,11 @@ def sequences(module, input, hx, options, lengths, resets):
         NotImplementedError: a PackedSequence, resets, or cell states and gates as results.
     """
     _refuse(input, asked_of(options, resets))
-    if altered(module, module.native, module._own_helper):
+    weights = None
+    if not altered(module, module.native, module._own_helper):
+        weights = in_a_graph(module)
+    if not weights:
         return module._as_torch(input, hx, options, lengths, resets)
-    weights = in_a_graph(module)
 
     def stack(x, states, lengths, _):
         if options.one_hot:

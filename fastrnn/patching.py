@@ -23,8 +23,9 @@ from .pickling import pickle_by_class, pickle_by_name
 # Every place where torch keeps one of the names.
 _NAMESPACES = (torch.nn, torch.nn.modules, torch.nn.modules.rnn)
 _BASES = {native: native.__bases__ for native in REPLACED_BY}
-# What Python itself puts into a class, and the annotations, which torch.jit.script reads.
-_BOOKKEEPING = {*vars(type("", (), {})), "__annotations__"}
+# What Python itself puts into a class, the annotations, which torch.jit.script reads, and what has
+# to reach classes that stand further back.
+_BOOKKEEPING = {*vars(type("", (), {})), "__annotations__", "__init_subclass__"}
 
 
 def patch() -> None:
@@ -80,12 +81,20 @@ def _bridge(native):
     bridge = type(native.__name__, (ours,), {"__annotations__": base.__annotations__})
     for kind in ours.__mro__[: ours.__mro__.index(base)]:
         for name in vars(kind).keys() - _BOOKKEEPING:
-            setattr(bridge, name, getattr(base, name) if hasattr(base, name) else _Hidden())
+            member = getattr(base, name) if hasattr(base, name) else _Hidden(base, name)
+            setattr(bridge, name, member)
     return bridge
 
 
 class _Hidden:
-    """A member that is not there."""
+    """A member that fastrnn's classes have: not there, unless a base behind `base` has it too."""
+
+    def __init__(self, base, name):
+        self.base, self.name = base, name
 
     def __get__(self, instance, owner):
-        raise AttributeError
+        try:
+            return getattr(super(self.base, owner if instance is None else instance), self.name)
+        except AttributeError:
+            text = f"type object {owner.__name__!r} has no attribute {self.name!r}"
+            raise AttributeError(text) from None

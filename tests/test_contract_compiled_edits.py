@@ -126,5 +126,7 @@ def test_diagnose_goes_by_the_list(kind):
     with pytest.raises(RuntimeError, match="must be equal to input_size"):
         fastrnn.diagnose(ours, X)
     native.mode = "ELMAN"
-    with pytest.raises((ValueError, AssertionError), match="ELMAN"):
+    # torch.nn.RNN refuses it itself, in torch 2.9 without a word.
+    error, words = (AssertionError, "") if kind.name == "RNN" else (ValueError, "ELMAN")
+    with pytest.raises(error, match=words):
         fastrnn.diagnose(native, X)

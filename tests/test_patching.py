@@ -127,8 +127,9 @@ def test_modules_from_before_are_what_they_were(kind):
         assert_same(exercise(model, x, None, getattr(nn, name).forward), expected)
         assert repr(model) == text
         assert [a for a in dir(model) if hasattr(model, a)] == attributes
-        with pytest.raises(AttributeError, match="has no attribute 'step'"):
-            model.step  # noqa: B018
+        for holder, words in ((model, f"'{name}' object"), (NATIVE[name], f"type object '{name}'")):
+            with pytest.raises(AttributeError, match=f"{words} has no attribute 'step'"):
+                holder.step  # noqa: B018
         with pytest.raises(TypeError, match=r"fastrnn\.convert"):
             fastrnn.explain(model, x)
         assert type(NATIVE[name](5, 7)) is NATIVE[name]
@@ -260,6 +261,44 @@ def test_parametrized_modules_from_before():
         assert type(other) is NATIVE["GRU"]
     parametrize.remove_parametrizations(model, "weight_hh_l0")
     assert type(model) is NATIVE["GRU"]
+
+
+class Hub:
+    """A second base that has a hook for subclasses, and members of the names of fastrnn's."""
+
+    native = "hub"
+
+    def __init_subclass__(cls, tag=None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.tag = tag
+
+    def step(self):
+        return self.native
+
+
+@each_name
+def test_second_bases_are_reached(name):
+    class Before(NATIVE[name], Hub, tag="before"):
+        pass
+
+    with fastrnn.patched():
+
+        class Within(NATIVE[name], Hub, tag="within"):
+            pass
+
+        for kind, tag in ((Before, "before"), (Within, "within")):
+            model = kind(5, 7)
+            assert (model.tag, model.step(), kind.native) == (tag, "hub", "hub")
+            assert "_own_helper" not in vars(kind)
+            plain = NATIVE[name](5, 7)
+            plain.load_state_dict(model.state_dict())
+            assert_same(
+                exercise(model, sample(name).float()), exercise(plain, sample(name).float())
+            )
+        with pytest.raises(TypeError, match="takes no keyword arguments"):
+
+            class Refused(NATIVE[name], tag="none"):
+                pass
 
 
 def test_a_class_of_both_kinds_keeps_its_bases():
