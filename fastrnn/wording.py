@@ -1,6 +1,7 @@
 """Tensors and weights as error messages name them."""
 
 from torch import Tensor
+from torch.nn import Parameter
 
 # The weights of a layer in one direction, by their number; those with an odd one are an LSTM's.
 NAMES = {
@@ -38,4 +39,5 @@ def described(value):
     """What a tensor, or what is none, is."""
     if not isinstance(value, Tensor):
         return "None" if value is None else f"a {type(value).__name__}"
-    return f"{tuple(value.shape)} {value.dtype} on {value.device}"
+    kind = "" if type(value) in (Tensor, Parameter) else f"a {type(value).__name__} "
+    return f"{kind}{tuple(value.shape)} {value.dtype} on {value.device}"
