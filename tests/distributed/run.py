@@ -20,6 +20,11 @@ import torch
 import torch.distributed as dist
 
 PATIENCE = timedelta(seconds=30)
+# Said of torch.nn's own modules too: with packed or batch_first input, and with proj_size.
+OF_TORCH = (
+    "FSDP2-wrapped module .* returned a view tensor",
+    "LSTM with projections is not supported with oneDNN",
+)
 
 
 def main(name, device, folder):
@@ -32,9 +37,8 @@ def main(name, device, folder):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                # Said of torch.nn's own modules too: with packed or batch_first input, with proj_size.
-                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-                warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+                for text in OF_TORCH:
+                    warnings.filterwarnings("ignore", text)
                 scenario(device, Path(folder))
         except Exception:
             errors[scenario.__name__] = traceback.format_exc()
