@@ -8,6 +8,7 @@ import torch
 
 import fastrnn
 from fastrnn import precision
+from fastrnn.flat_weights import current
 from tests.contract import (
     UNPROJECTED,
     assert_same,
@@ -116,13 +117,17 @@ def test_the_older_switches_still_answer():
 
 def test_a_call_knows_its_precision():
     model, x = fastrnn.GRU(3, 6), torch.zeros(9, 2, 3)
+
+    def precision_of(x):
+        call, *_ = model._planned(current(model), x, None, model._options(False), None, None)
+        return call.precision
+
     for name in precision.PRECISIONS:
         with fastrnn.use_precision(name):
-            call = model._planned(x, None, model._options(False), None, None)[0]
-        assert call.precision == name
+            assert precision_of(x) == name
     for dtype in (torch.bfloat16, torch.float16):
-        call = model.to(dtype)._planned(x.to(dtype), None, model._options(False), None, None)[0]
-        assert call.precision == "half"
+        model.to(dtype)
+        assert precision_of(x.to(dtype)) == "half"
 
 
 @pytest.mark.usefixtures("poisoned", "quick")
