@@ -36,10 +36,8 @@ def pytest_collection_modifyitems(config, items):
     """What compiles for minutes goes first, so that no worker is left alone with it in the end."""
     named = any("::" in argument for argument in config.args)
     if not config.getoption("full") and not named:
-        kept = quick_suite(items)
-        chosen = {item.nodeid for item in kept}
-        config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in chosen])
-        items[:] = kept
+        items[:], others = quick_suite(items)
+        config.hook.pytest_deselected(items=others)
     items.sort(key=lambda item: item.path.name != "test_plans.py")
 
 

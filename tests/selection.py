@@ -10,34 +10,36 @@ from collections import defaultdict
 
 
 def quick(items):
-    """The items of the quick suite, in their order."""
+    """(the items of the quick suite, the others), each in their order."""
     tests = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("slow"):
-            continue
-        tests[item.nodeid.partition("[")[0]].append(item)
-    kept = {item.nodeid for cases in tests.values() for item in _covering(cases)}
-    return [item for item in items if item.nodeid in kept]
+        if not item.get_closest_marker("slow"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    kept = {item for cases in tests.values() for item in _covering(cases)}
+    return [item for item in items if item in kept], [item for item in items if item not in kept]
 
 
 def _covering(cases):
     """Few of a test's cases, such that each value of a parameter occurs in one."""
-    values = {case.nodeid: _values(case) for case in cases}
+    values = {case: _values(case) for case in cases}
     missing = set().union(*values.values())
     if not missing:
         return cases
     kept = []
     while missing:
-        best = max(cases, key=lambda case: len(values[case.nodeid] & missing))
+        best = max(cases, key=lambda case: len(values[case] & missing))
         kept.append(best)
-        missing -= values[best.nodeid]
+        missing -= values[best]
     return kept
 
 
 def _values(case):
-    """What each `parametrize` gives a case; those of one mark belong together."""
+    """What each `parametrize` gives a case; the values of one mark belong together.
+
+    By their identity: a mark gives all cases the same objects, and two lambdas look alike.
+    """
     return {
-        tuple((name, _name(case.callspec.params[name])) for name in _names(mark))
+        tuple((name, id(case.callspec.params[name])) for name in _names(mark))
         for mark in case.iter_markers("parametrize")
     }
 
@@ -45,7 +47,3 @@ def _values(case):
 def _names(mark):
     names = mark.args[0]
     return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
-
-
-def _name(value):
-    return getattr(value, "__qualname__", None) or repr(value)
