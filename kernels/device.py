@@ -36,6 +36,7 @@ def relu(x):
 
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+TRITON = tuple(map(int, triton.__version__.split(".")[:2]))  # the version
 
 # Options of every launch. A product and a sum are fused into one instruction: one rounding less,
 # and faster. That is the default up to Triton 3.9 and not from 3.10 on; 3.9 warns about a launch
@@ -118,7 +119,7 @@ def pair(states):
 # For a plain product by fewer than 16 columns Triton 3.9 takes Blackwell's tcgen05, and spills what
 # it loads of W_hh; for a batched product it takes mma.sync, and spills nothing. Older versions are
 # the ones to spill for a batch of one matrix.
-BATCHES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+BATCHES = TRITON >= (3, 9)
 
 
 def of_products(precision, plan):

@@ -17,6 +17,7 @@ from benchmarks.compiling import Needs, in_compiler  # noqa: E402
 from benchmarks.plans import read_report  # noqa: E402
 from fastrnn.kernels import cooperative, cooperative_plans, padding, resident, step  # noqa: E402
 from fastrnn.kernels.cell import CELLS  # noqa: E402
+from fastrnn.kernels.device import TRITON  # noqa: E402
 from fastrnn.kernels.plans import SHARED, TABLE, Chip, Row, largest, plan_for, read  # noqa: E402
 
 ROWS = read(TABLE)
@@ -100,7 +101,7 @@ def test_the_best_candidates_come_first():
 # A newer compiler allots registers in another way, and some programs that leave none free spill a
 # few bytes a thread. Results stay right, and so few bytes take little time; tables for that
 # compiler are cut when a torch brings it.
-NEWER = tuple(map(int, triton.__version__.split(".")[:2])) > (3, 7)
+NEWER = TRITON > (3, 7)
 FEW_SPILLS = 96 if NEWER else 0
 
 
