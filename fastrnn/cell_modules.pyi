@@ -9,7 +9,7 @@ _States = tuple[Tensor, Tensor]
 class _Cell(nn.RNNCellBase):
     native: ClassVar[type[nn.RNNCellBase]]
 
-class LSTMCell(_Cell):
+class _Gated(_Cell):
     def __init__(
         self,
         input_size: int,
@@ -18,18 +18,12 @@ class LSTMCell(_Cell):
         device: _Device = None,
         dtype: torch.dtype | None = None,
     ) -> None: ...
+
+class LSTMCell(_Gated):
     def forward(self, input: Tensor, hx: _States | None = None) -> _States: ...
     __call__ = forward
 
-class GRUCell(_Cell):
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: _Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None: ...
+class GRUCell(_Gated):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor: ...
     __call__ = forward
 

@@ -1,4 +1,4 @@
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,20 @@ from torch.nn.utils.rnn import PackedSequence
 _Device = torch.device | str | int | None
 _States = tuple[Tensor, Tensor]
 
-class _Recurrent(nn.RNNBase):
-    native: ClassVar[type[nn.RNNBase]]
-    def _planned(self, *args: Any) -> Any: ...
+_State = TypeVar("_State")
 
-class LSTM(_Recurrent):
+class _Recurrent(nn.RNNBase, Generic[_State]):
+    native: ClassVar[type[nn.RNNBase]]
+    def step(
+        self,
+        input: Tensor,
+        hx: _State | None = None,
+        *,
+        resets: Tensor | None = None,
+        one_hot: bool = False,
+    ) -> tuple[Tensor, _State]: ...
+
+class LSTM(_Recurrent[_States]):
     def __init__(
         self,
         input_size: int,
@@ -61,16 +70,8 @@ class LSTM(_Recurrent):
         return_gates: bool = False,
     ) -> tuple[Any, ...]: ...
     __call__ = forward
-    def step(
-        self,
-        input: Tensor,
-        hx: _States | None = None,
-        *,
-        resets: Tensor | None = None,
-        one_hot: bool = False,
-    ) -> tuple[Tensor, _States]: ...
 
-class _OneState(_Recurrent):
+class _OneState(_Recurrent[Tensor]):
     @overload
     def forward(
         self,
@@ -104,14 +105,6 @@ class _OneState(_Recurrent):
         return_gates: bool = False,
     ) -> tuple[Any, ...]: ...
     __call__ = forward
-    def step(
-        self,
-        input: Tensor,
-        hx: Tensor | None = None,
-        *,
-        resets: Tensor | None = None,
-        one_hot: bool = False,
-    ) -> tuple[Tensor, Tensor]: ...
 
 class GRU(_OneState):
     def __init__(

@@ -72,8 +72,8 @@ def test_a_program(tmp_path):
 def stub_of(cls):
     """The class of that name in the stub beside its module."""
     source = Path(inspect.getfile(cls)).with_suffix(".pyi").read_text()
-    source = source.replace("nn.RNNBase", "object").replace("nn.RNNCellBase", "object")
-    names = {"__name__": "stub"}
+    source = source.replace("nn.RNNBase", "Base").replace("nn.RNNCellBase", "Base")
+    names = {"__name__": "stub", "Base": type("Base", (), {})}
     exec("from __future__ import annotations\n" + source, names)
     return names[cls.__name__]
 
