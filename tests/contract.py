@@ -6,6 +6,7 @@ and to its fastrnn twin, and compares. Nothing here knows what an RNN computes.
 
 import contextlib
 import copy
+import io
 import re
 import traceback
 import warnings
@@ -100,6 +101,13 @@ def lstm_lacks(low: torch.dtype) -> bool:
             raise
         return True
     return False
+
+
+def saved_and_loaded(module):
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
 
 
 def reseed(seed: int) -> None:

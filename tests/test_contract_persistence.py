@@ -17,6 +17,7 @@ from tests.contract import (
     normal,
     our_class,
     packed,
+    saved_and_loaded,
     state_for,
     tensors,
     twins,
@@ -36,13 +37,6 @@ def used(kind, **options):
             module(X, state_for(module, 3))
             module(packed([4, 2], 5))
     return native, ours
-
-
-def saved_and_loaded(module):
-    buffer = io.BytesIO()
-    torch.save(module, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
 
 
 COPIES = {

@@ -16,7 +16,17 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import fastrnn
-from tests.contract import CELLS, DOUBLE, MODULES, X, assert_same, every_kind, exercise, normal
+from tests.contract import (
+    CELLS,
+    DOUBLE,
+    MODULES,
+    X,
+    assert_same,
+    every_kind,
+    exercise,
+    normal,
+    saved_and_loaded,
+)
 
 NAMES = ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"]
 NATIVE = {name: getattr(nn, name) for name in NAMES}
@@ -153,18 +163,11 @@ def test_conversion_tells_the_two_apart():
     ]
 
 
-def saved(model):
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
 COPIES = {
     "pickle": lambda m: pickle.loads(pickle.dumps(m)),
     "protocol 2": lambda m: pickle.loads(pickle.dumps(m, 2)),
     "plain Python": lambda m: pickle._loads(pickle._dumps(m)),
-    "torch.save": saved,
+    "torch.save": saved_and_loaded,
 }
 
 
