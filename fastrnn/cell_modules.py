@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from . import foreign, torchscript
-from .describe import PLAIN, describe, weights_problem
+from .describe import describe, weights_problem
 from .dispatch import choose, forced_engine, require_torch_nn
 from .functional import Options, run
 from .kernels.cell import CELLS
 from .leaf import Leaf
 from .results import squeezed
+from .wording import PLAIN
 
 ONE_STEP = "a cell is one step, for which torch has one operator"
 
@@ -27,7 +28,7 @@ class _Cell(nn.RNNCellBase):
     _is_fastrnn = True
 
     def forward(self, input, hx=None):
-        if not getattr(self, "_is_fastrnn", False):
+        if not foreign.is_ours(self):
             return foreign.cell_forward(self, input, hx)
         if torch.compiler.is_compiling():
             from . import onnx_export  # of no use elsewhere

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import linear, onnx_export, projection, traced
-from .altered import altered, misfit
+from .altered import misfit
 from .casting import cast
 from .describe import CAST, asked_of, autocast_dtype
 from .dispatch import forced_engine, refuse
@@ -59,7 +59,7 @@ def sequences(module, input, hx, options, lengths, resets):
         return onnx_export.sequences(module, input, hx, options, lengths, resets)
     asked = lengths is not None or bool(asked_of(options, resets))
     odd = isinstance(input, PackedSequence) or 0 in input.shape[:2]
-    if odd or altered(module, module.native, module._own_helper):
+    if odd or module._altered():
         return module._as_torch(input, hx, options, lengths, resets)
     weights = in_a_graph(module)
     if _misfit(module, weights) or left_to_torch(asked, weights[0].dtype, input.device.type):

@@ -5,7 +5,6 @@ torch.nn: it serves what it can and raises its own errors for the rest.
 """
 
 import torch
-from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
 from .call import Call
@@ -13,9 +12,8 @@ from .chips import chip_of
 from .kernels.cell import LSTM
 from .precision import fp32_precision
 from .values import hidden, numbers, transforming
-from .wording import described, numbers_of_weights, weight_name, wrong_number
+from .wording import PLAIN, described, numbers_of_weights, weight_name, wrong_number
 
-PLAIN = (torch.Tensor, Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CAST = (torch.float32, torch.bfloat16, torch.float16)  # by autocast
 HAS_ONEDNN = torch.backends.mkldnn.is_available()

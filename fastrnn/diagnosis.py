@@ -137,7 +137,7 @@ def _planned(module, input, hx, lengths, resets, one_hot):
 
 def _altered(module):
     if is_ours(module):
-        return altered(module, module.native, module._own_helper)
+        return module._altered()
     native = native_of(module)
     return altered(module, native, own_helper(type(module), native))
 

@@ -5,7 +5,6 @@ from functools import partial
 
 from torch import nn
 
-from .altered import altered
 from .call import PLANS, Choice
 from .cell_modules import ONE_STEP, _Cell
 from .chips import cooperative_plans, resident_plans
@@ -97,8 +96,7 @@ def explain(
         options = module._options(one_hot, return_cell_states, return_gates)
         with unchanged(module):
             weights = current(module)
-        planned = altered(module, module.native, module._own_helper)
-        planned = planned or module._planned(weights, input, hx, options, lengths, resets)
+        planned = module._altered() or module._planned(weights, input, hx, options, lengths, resets)
         as_torch = partial(_unchanging, module, input, hx, options, lengths, resets)
     if isinstance(planned, str):
         require_torch_nn(planned)

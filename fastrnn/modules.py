@@ -52,7 +52,7 @@ class _Recurrent(nn.RNNBase):
         return_cell_states=False,
         return_gates=False,
     ):
-        if not getattr(self, "_is_fastrnn", False):
+        if not foreign.is_ours(self):
             asked = {"lengths": lengths, "resets": resets, "one_hot": one_hot}
             asked |= {"return_cell_states": return_cell_states, "return_gates": return_gates}
             return foreign.forward(self, input, hx, **asked)
@@ -64,7 +64,7 @@ class _Recurrent(nn.RNNBase):
 
             options = self._options(one_hot, return_cell_states, return_gates)
             return compiled.sequences(self, input, hx, options, lengths, resets)
-        weights, reason = None, altered(self, self.native, self._own_helper)
+        weights, reason = None, self._altered()
         if reason is None:
             weights = flat_weights.current(self)
             if lengths is resets is None and not (one_hot or return_cell_states or return_gates):
@@ -113,6 +113,10 @@ class _Recurrent(nn.RNNBase):
             return_cell_states,
             return_gates,
         )
+
+    def _altered(self):
+        """Why (str) the call is left to torch.nn whatever its arguments are, or None."""
+        return altered(self, self.native, self._own_helper)
 
     def _planned(self, weights, input, hx, options, lengths, resets):
         """(call, choice, input), or why (str) the call is left to torch.nn."""

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from . import traced
-from .altered import altered
 from .cell_modules import mode_of
 from .describe import asked_of
 from .flat_weights import in_a_graph
@@ -42,9 +41,7 @@ def sequences(module, input, hx, options, lengths, resets):
         NotImplementedError: a PackedSequence, resets, or cell states and gates as results.
     """
     _refuse(input, asked_of(options, resets))
-    weights = None
-    if not altered(module, module.native, module._own_helper):
-        weights = in_a_graph(module)
+    weights = None if module._altered() else in_a_graph(module)
     if not weights:
         return module._as_torch(input, hx, options, lengths, resets)
 

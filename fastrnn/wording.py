@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn import Parameter
 
+# The classes of plain tensors: a subclass of theirs may do anything at a call.
+PLAIN = (Tensor, Parameter)
 # The weights of a layer in one direction, by their number; those with an odd one are an LSTM's.
 NAMES = {
     2: ("weight_ih", "weight_hh"),
@@ -39,5 +41,5 @@ def described(value):
     """What a tensor, or what is none, is."""
     if not isinstance(value, Tensor):
         return "None" if value is None else f"a {type(value).__name__}"
-    kind = "" if type(value) in (Tensor, Parameter) else f"a {type(value).__name__} "
+    kind = "" if type(value) in PLAIN else f"a {type(value).__name__} "
     return f"{kind}{tuple(value.shape)} {value.dtype} on {value.device}"
